@@ -1,4 +1,4 @@
-//! The command line as it is described: usage, examples, the README, and the commands that errors
+//! Tests of the documented command line: usage, examples, the README, and the commands that errors
 //! name.
 
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-/// A command as a text has it, and where.
+/// A command as it occurs in a text, and its place.
 struct Named {
     place: String,
     text: String,
 }
 
-/// Every command and its subcommands that takes arguments itself.
+/// Returns every command and subcommand that takes arguments.
 fn leaves(command: &clap::Command) -> Vec<clap::Command> {
     let inner: Vec<_> =
         command.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
@@ -57,7 +57,7 @@ fn usage_names_arguments_in_the_order_in_which_they_are_typed() {
     }
 }
 
-/// The words of a command as a shell reads them, up to a comment, a pipe or a redirection.
+/// Splits a command into words as a shell does, up to a comment, a pipe or a redirection.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = None::<String>;
@@ -79,7 +79,7 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Parses a command; the names in capitals that stand for a value are taken as one that is fine.
+/// Parses a command. Placeholders in capitals are replaced by valid values.
 fn parse(text: &str) -> Result<(), clap::Error> {
     let fine = |word: String| match word.trim_end_matches('…') {
         "JOB" => "expire".to_owned(),
@@ -96,7 +96,7 @@ fn parse(text: &str) -> Result<(), clap::Error> {
     }
 }
 
-/// Tells if a text is no more than the name of a command, as in `gatelog org delete`.
+/// Returns true if a text is only the name of a command, as in `gatelog org delete`.
 fn is_name(text: &str) -> bool {
     let mut command = built();
     for word in words(text).iter().skip(1) {
@@ -106,19 +106,20 @@ fn is_name(text: &str) -> bool {
     true
 }
 
-/// Commands in backticks.
+/// Returns the commands in backticks.
 fn quoted<'t>(text: &'t str, place: &'t str) -> impl Iterator<Item = Named> + 't {
     let quoted = text.split('`').skip(1).step_by(2).filter(|text| text.starts_with("gatelog "));
     quoted.map(move |text| Named { place: place.to_owned(), text: text.to_owned() })
 }
 
-/// Commands that stand on a line of their own, behind so many blanks, without what explains them.
+/// Returns the commands that stand on a line of their own with this indentation, without their
+/// explanations.
 fn on_lines<'t>(
     text: &'t str,
     indent: &'t str,
     place: &'t str,
 ) -> impl Iterator<Item = Named> + 't {
-    // At the begin, behind a pipe, or behind variables that are set for the command.
+    // At the start, after a pipe, or after variables that are set for the command.
     let begins = |before: &str| {
         before.ends_with("| ") || before.split_whitespace().all(|word| word.contains('='))
     };
@@ -135,7 +136,7 @@ fn on_lines<'t>(
 fn commands_of_readme_and_help_are_taken() {
     let readme = include_str!("../../README.md");
     let mut named: Vec<Named> = on_lines(readme, "    ", "README").collect();
-    // In prose a command may be no more than named.
+    // Prose may give only the name of a command.
     let prose: String = readme
         .lines()
         .filter(|line| !line.starts_with("    "))
@@ -157,24 +158,24 @@ fn commands_of_readme_and_help_are_taken() {
     }
 }
 
-/// The texts of a file's string literals that name a command, without comments and tests.
+/// Returns the string literals of a file that name a command, without comments and tests.
 fn literals(source: &str) -> String {
     let code = source.split("\n#[cfg(test)]").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    // A line that ends with a backslash goes on with the first letter of the next.
+    // A line that ends with a backslash continues with the first letter of the next line.
     let joined =
         |line: &str| line.strip_suffix('\\').map_or_else(|| format!("{line}\n"), str::to_owned);
     lines.map(|line| joined(line.trim_start())).collect()
 }
 
-/// Commands in backticks within a string literal.
+/// Returns the commands in backticks within a string literal.
 fn in_literals(code: &str) -> Vec<String> {
     let begins = code.match_indices("`gatelog ").map(|(at, _)| &code[at + 1..]);
     let named = begins.filter_map(|rest| rest.split('`').next());
     named.filter(|text| !text.contains(['"', '\n'])).map(filled).collect()
 }
 
-/// The literal with what is filled in as some word.
+/// Returns the literal with a word in place of each placeholder.
 fn filled(text: &str) -> String {
     let mut filled = String::new();
     for (place, part) in text.split('{').enumerate() {
@@ -208,7 +209,7 @@ fn commands_that_errors_name_are_taken_as_they_are_printed() {
     let mut found = 0;
     sources(&root, &mut |path, source| {
         let place = path.strip_prefix(&root).unwrap().display().to_string();
-        // What help says is read above; the description of the API has no remedies.
+        // The help texts are read above. The API document has no remedies.
         if place.starts_with("http/openapi") {
             return;
         }

@@ -66,12 +66,11 @@ pub(crate) async fn insert(
     // Memory for small records, each with the headers of the request, is reserved before they are
     // parsed.
     let made = if text.len() <= SMALL_BYTES { intake.made_bytes(&text) } else { usize::MAX };
-    let Outcome { receipt, failure } = match made <= MAX_MADE_BYTES {
-        true => {
-            grow(&mut room, made.max(TIMES * text.len()) as u64)?;
-            intake.take_small(text, made).await
-        }
-        false => intake.take(Source::Bytes(text)).await,
+    let Outcome { receipt, failure } = if made <= MAX_MADE_BYTES {
+        grow(&mut room, made.max(TIMES * text.len()) as u64)?;
+        intake.take_small(text, made).await
+    } else {
+        intake.take(Source::Bytes(text)).await
     };
     match failure {
         None => Ok(ok(&receipt)),

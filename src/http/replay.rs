@@ -346,19 +346,15 @@ fn as_json(bytes: &[u8]) -> String {
 fn unanswered(cause: reqwest::Error, config: &Config) -> Failure {
     let timed_out = cause.is_timeout();
     tracing::warn!(cause = %cause.without_url(), "the gateway did not answer a replay");
-    match timed_out {
-        true => {
-            let seconds = config.replay_timeout_seconds;
-            let message = format!(
-                "the gateway did not answer within {seconds} s (setting `replay_timeout_seconds`)"
-            );
-            Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
-        }
-        false => {
-            let message = "the gateway of `gateway_url` cannot be reached, or closed the connection early; nothing was logged";
-            Failure::new(StatusCode::BAD_GATEWAY, message)
-        }
+    if timed_out {
+        let seconds = config.replay_timeout_seconds;
+        let message = format!(
+            "the gateway did not answer within {seconds} s (setting `replay_timeout_seconds`)"
+        );
+        return Failure::new(StatusCode::GATEWAY_TIMEOUT, message);
     }
+    let message = "the gateway of `gateway_url` cannot be reached, or closed the connection early; nothing was logged";
+    Failure::new(StatusCode::BAD_GATEWAY, message)
 }
 
 fn encoded(answer: &impl Serialize) -> Result<Response, Failure> {

@@ -1,4 +1,4 @@
-//! Tests of what is masked, and of what keeps its bytes.
+//! Tests of the values that are masked, and of those that keep their bytes.
 
 use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ fn every_way_to_hand_over_a_key_is_known() {
     );
 }
 
-/// The payload of the npm gateway's hooks: the keys of the providers, and our own, in JSON within
+/// The payload of the npm gateway's hooks: keys of the providers and of gatelog, in JSON within
 /// JSON within JSON.
 #[test]
 fn keys_within_a_config_are_masked_however_deep() {
@@ -182,7 +182,7 @@ fn parameters_keep_their_bytes_unless_a_key_is_in_them() {
 
 /// Schemas, token ids, numbers and sentences are not secrets, whatever their names.
 #[test]
-fn what_only_looks_like_a_secret_keeps_its_bytes() {
+fn values_that_resemble_secrets_keep_their_bytes() {
     let schema = r#"{"type": "object", "properties": {"key": {"type": "string"}, "token": {"type": "string"}, "password": {"type": "string", "minLength": 12}, "cookie": {"type": "object"}, "api_key": {"type": "string"}, "secret_santa": {}}, "required": ["key"]}"#;
     for raw in [
         format!(r#"{{"tools": [{{"type": "function", "function": {{"name": "kv_get", "parameters": {schema}}}}}]}}"#),

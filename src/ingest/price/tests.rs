@@ -233,7 +233,7 @@ fn long_requests_have_another_price() {
 /// Rows that were wrong before: a price in another column, at another number of tokens, or in
 /// another unit.
 #[test]
-fn figures_that_once_were_wrong_are_right() {
+fn prices_that_were_wrong_before_are_right() {
     let read = |org: &str, model: &str| {
         let all = billed(Parts { cache_read: 100_000, ..Parts::default() });
         Prices::built_in().cost(&tokens(org, model, 100_000, 0), &all)

@@ -1,4 +1,4 @@
-//! What gateways report by themselves: LiteLLM's callback, and the hooks of the npm gateway.
+//! Reports that gateways send by themselves: LiteLLM's callback, and the hooks of the npm gateway.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn hook(value: &Value) -> Record {
     records.remove(0)
 }
 
-/// `value` with `changes` over it, level by level.
+/// Returns `value` with `changes` applied level by level.
 fn with(mut value: Value, changes: Value) -> Value {
     match changes {
         Value::Object(fields) if value.is_object() => {
@@ -170,7 +170,7 @@ fn litellms_dollars_become_cents_to_the_last_digit() {
     ] {
         assert_eq!(cost(dollars), Some(cents));
     }
-    // Where there is none, or LiteLLM failed to tell it, it is computed.
+    // The cost is computed if it is missing, or if LiteLLM could not compute it.
     assert_eq!(cost(json!(null)), Some(0.01125));
     assert_eq!(cost(json!("free")), Some(0.01125));
     let failed = with(
@@ -249,7 +249,7 @@ fn litellms_older_payload_of_texts_is_read() {
     assert_eq!(record.response.body.as_deref(), Some(r#""ModelResponse(id='chatcmpl-9')""#));
 }
 
-/// Retries, fallbacks, hits of the cache and looks at a batch all come under the id of the call.
+/// LiteLLM sends retries, fallbacks, cache hits and polls of a batch under the id of the call.
 #[test]
 fn attempts_of_a_call_to_litellm_have_ids_of_their_own() {
     let attempts = [
@@ -270,7 +270,8 @@ fn attempts_of_a_call_to_litellm_have_ids_of_their_own() {
     assert!(records.iter().all(|record| record.internal_trace_id.as_deref() == Some("chatcmpl-1")));
     for (changes, record) in attempts.iter().zip(&records) {
         assert_eq!(of(changes).id, record.id, "sent again it is the same");
-        // One attempt that LiteLLM logs twice ends twice, and may write its start in another way.
+        // If LiteLLM logs an attempt twice, the end times differ, and the start may have another
+        // spelling.
         let again = with(changes.clone(), json!({ "endTime": 1795278499.0, "response_time": 80 }));
         assert_eq!(of(&again).id, record.id);
     }
@@ -483,7 +484,7 @@ fn hooks(bodies: &str) -> Vec<Record> {
 #[test]
 fn hook_bodies_are_read() {
     let records = hooks(include_str!("../../../tests/data/gateway_hook_bodies.jsonl"));
-    let told = |record: &Record| {
+    let routing = |record: &Record| {
         let url = record
             .request_url
             .as_deref()
@@ -523,7 +524,7 @@ fn hook_bodies_are_read() {
     for (number, (record, (url, model, (mode, path, retries), status, tokens, cost))) in
         records.iter().zip(expected).enumerate()
     {
-        let (found_url, found_model, way, found_status, found_tokens, found_cost) = told(record);
+        let (found_url, found_model, way, found_status, found_tokens, found_cost) = routing(record);
         assert_eq!(
             (&*found_url, &*found_model, found_status, found_tokens),
             (url, model, status, tokens),
@@ -540,7 +541,7 @@ fn hook_bodies_are_read() {
     assert_eq!(kept.iter().position(|kept| !kept), Some(8));
     assert_eq!((records[0].user_id.clone(), records[8].do_not_track), (some("ines"), Some(true)));
 
-    // What a real gateway of version 1.15 posted.
+    // Bodies that a real gateway of version 1.15 posted.
     let Some(bodies) = captured("gateway_1.15_log_hook_bodies.jsonl") else { return };
     let records = hooks(&bodies);
     for record in &records {

@@ -1,5 +1,5 @@
-//! What a gateway 2.0 reports to its control plane: both halves, feedback, what guardrails found,
-//! and files of a log store.
+//! Reports of a gateway 2.0 to its control plane: both parts of a call, feedback, results of
+//! guardrails, and files of a log store.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::parts::{RecordPart, join};
 use crate::record::Feedback;
 use crate::record::json::{list, members};
 
-/// A row of figures, as the gateway writes them.
+/// Returns a row of metrics, as the gateway writes it.
 fn row() -> Value {
     let text = r#"{
         "id": "call-1", "organisation_id": "acme", "organisation_name": "Acme", "user_id": "key-owner", "prompt_id": "",
@@ -52,7 +52,7 @@ fn object() -> Value {
     })
 }
 
-/// `value` with some fields of its own replaced.
+/// Returns `value` with some of its fields replaced.
 fn with(mut value: Value, changes: Value) -> Value {
     if let Value::Object(changes) = changes {
         changes.into_iter().for_each(|(name, change)| value[&name] = change);
@@ -160,11 +160,11 @@ fn a_log_object_has_the_figures_and_what_was_said_with_secrets_masked() {
         ..expected()
     };
     assert_eq!(call(&object()), whole);
-    // A file of a log store is the object itself.
+    // A file of a log store contains only the log object.
     let file =
         control_plane::file(format!("\u{feff}{}\n", object()).as_bytes(), &context()).unwrap();
     assert_eq!(file, Logged::Call(Box::new(whole.clone())));
-    // The row that comes later changes nothing.
+    // A row that arrives later changes nothing.
     assert_eq!(join(figures(&row()), whole.clone()), whole);
 }
 
@@ -184,13 +184,12 @@ fn what_is_not_known_is_null_and_a_cost_of_0_is_kept() {
         [&record.cache_status, &record.cache_type, &record.virtual_key, &record.parent_span_id];
     assert!(texts.iter().all(|text| text.is_none()), "{texts:?}");
     assert_eq!((record.metadata, record.user_id), (Vec::new(), some("key-owner")));
-    // The gateway measured nothing of what a client reported itself.
+    // The gateway has no measurements of a call that a client reported itself.
     for (source, expected) in [("proxy-log", None), ("rubeus-2", Some(0))] {
         let record = figures(&with(row(), json!({ "response_time": 0, "source": source })));
         assert_eq!(record.response_time, expected, "{source}");
     }
-    // Tools that were called say something else in the place where others say whether content was
-    // kept.
+    // Calls of tools have another value in the place where others state if content was stored.
     let tool =
         json!({ "extra_key": "mcp_otel_status", "extra_value": "false", "mode": "mcp:tool_call" });
     let tool = figures(&with(row(), tool));
@@ -210,7 +209,7 @@ fn content_of_a_call_that_is_not_tracked_is_dropped_from_each_part() {
         (Some(true), &empty, &empty)
     );
     assert_eq!((record.cost, figures(&untracked).do_not_track), (Some(0.5), Some(true)));
-    // Without figures the caller's header says it.
+    // Without metrics, the header of the caller decides.
     let mut alone = object();
     alone["metrics"] = Value::Null;
     alone["request"]["portkeyHeaders"]["x-portkey-debug"] = json!("False");
@@ -219,7 +218,7 @@ fn content_of_a_call_that_is_not_tracked_is_dropped_from_each_part() {
         (record.do_not_track, record.request, record.response),
         (Some(true), empty.clone(), empty)
     );
-    // With figures the gateway has decided: an organisation can overrule the header.
+    // With metrics, the gateway has decided: an organisation can overrule the header.
     alone["metrics"] = row();
     assert_eq!(call(&alone).do_not_track, Some(false));
 }
@@ -271,7 +270,7 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
         let rejection = logged(&object).unwrap_err();
         assert_eq!((&*rejection.field, &*rejection.value), (field, ""), "{rejection}");
     }
-    // Words say where a text stops to be JSON, and quote nothing of it.
+    // The message says where the text stops being JSON, and quotes none of it.
     let broken = control_plane::file(b"{\"_id\":\n{secret", &context()).unwrap_err().to_string();
     assert_eq!(
         broken,
@@ -291,7 +290,7 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
         let refused = control_plane::rows(sent.to_string().as_bytes(), &context()).unwrap_err();
         assert_eq!(refused.field, field);
     }
-    // One bad row takes no other with it.
+    // A bad row does not affect the others.
     let late = with(row(), json!({ "created_at": "9999-12-31 00:00:00" }));
     let rows = json!([
         1,
@@ -306,7 +305,7 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
     assert_eq!(ids, ["call-1", "call-2"]);
     let refused: Vec<_> = rejections.iter().map(|one| (one.record, &*one.field)).collect();
     assert_eq!(refused, [(0, "json"), (2, "id"), (4, "created_at")]);
-    // Of a file the other time holds; where none does, that of the figures is told.
+    // A file has the time of its name; without one it has that of the metrics.
     let file = |object: &Value| control_plane::file(object.to_string().as_bytes(), &context());
     assert!(file(&with(object(), json!({ "metrics": late }))).is_ok());
     let refused =
@@ -395,7 +394,7 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         assert!(found_too.metadata.contains(&(name.clone(), text)), "{name}");
     }
-    // All of it is cut as other metadata is, and there are not more keys than that.
+    // The columns are cut like other metadata, and the number of keys is limited.
     let mut long = found.clone();
     for number in 0..200 {
         long[format!("{number:03}{}", "é".repeat(200))] = json!("ü".repeat(129));
@@ -405,7 +404,7 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
     let longest =
         metadata.iter().map(|(key, value)| (key.chars().count(), value.chars().count())).max();
     assert_eq!(longest, Some((128, 128)));
-    // The texts that the checks found name no call, which may be one that is not tracked.
+    // The texts that the checks found do not name the call, which may not be tracked.
     let texts = json!({ "_id": "h-1", "hook_id": "pg-1", "organisation_id": "acme", "checks": [{ "data": "secret" }] });
     let whose = crate::ingest::whose(r#"{"organisation_id":"acme"}"#);
     assert_eq!(logged(&texts), Ok(Logged::Guardrail(whose.clone())));
@@ -415,7 +414,7 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
     );
 }
 
-/// Joins each pair of halves of what a gateway sent, and gives the calls.
+/// Joins the two parts of each call that a gateway sent, and returns the calls.
 fn joined(sent: &str) -> Vec<Record> {
     let mut contents = Vec::new();
     let mut figures = Vec::new();
@@ -433,7 +432,7 @@ fn joined(sent: &str) -> Vec<Record> {
                 control_plane::rows(body.as_bytes(), &context()).unwrap();
             assert_eq!(rejections, []);
             figures.extend(record_parts.into_iter().map(|(_, record)| record));
-            // Values would round costs.
+            // A `Value` would round costs.
             let data =
                 members(body).unwrap().into_iter().find(|(name, _)| name == "data").unwrap().1;
             rows.extend(list(data).unwrap().into_iter().map(str::to_owned));
@@ -496,7 +495,7 @@ fn parts_join_in_any_order() {
             call.trace_id
         );
     }
-    // What a real gateway of branch 2.0.0 reported.
+    // Requests that a real gateway of branch 2.0.0 sent.
     if let Some(sent) = captured("gateway_2.0_control_plane_requests.jsonl") {
         assert_eq!(joined(&sent).len(), 19);
     }

@@ -1,9 +1,9 @@
-//! The cost of input grows as input does: everything that reads, joins, masks or guards what a
-//! client sent takes at most five times as long for four times as much.
+//! The cost of input is linear: reading, joining, masking and guarding input takes at most five
+//! times as long for four times as much.
 //!
-//! Each case builds an input of a size and measures what is done with it, in CPU time of the
-//! thread. Each file that goes over a client's bytes is named by a case, so that a new one cannot
-//! be without.
+//! Each case builds an input of a size and measures the CPU time that the thread spends on it. Each
+//! file that reads bytes of clients must be named by a case, so a new file without one fails the
+//! test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -21,21 +21,21 @@ use crate::parts::{JoinBuffer, Late, LatePart, RecordPart, amend, join, join_all
 use crate::record::json::{self as text, FieldError};
 use crate::record::{BatchBuilder, Feedback};
 
-/// Elements of the smaller input.
+/// Number of elements of the smaller input.
 const SIZE: usize = 256;
-/// A larger share of four times as much is too much.
+/// Maximum ratio of the times for four times as much input.
 const MAX_TIMES: f64 = 5.0;
-/// Measurements of one input, of which the least counts: what else runs on the machine only adds.
+/// Measurements of one input. The shortest counts, since other work on the machine only adds time.
 const RUNS: usize = 2;
-/// Tries to find a share that is small enough.
+/// Attempts to measure a small enough ratio.
 const TRIES: usize = 5;
 
 type Work = Box<dyn FnMut()>;
 
-/// A way to spend CPU time on input.
+/// Work on an input, to be measured.
 struct Case {
     name: String,
-    /// The files that it goes through.
+    /// Files whose code does the work.
     of: &'static [&'static str],
     make: Box<dyn Fn(usize) -> Work>,
 }
@@ -48,12 +48,12 @@ fn case(
     Case { name: name.into(), of, make: Box::new(make) }
 }
 
-/// The same input each time.
+/// Returns work on the same input each time.
 fn with<T: 'static>(input: T, mut work: impl FnMut(&T) + 'static) -> Work {
     Box::new(move || work(black_box(&input)))
 }
 
-/// The elements of a list, or the members of an object, without its brackets.
+/// Returns the elements of a list, or the members of an object, without its brackets.
 fn many(count: usize, one: impl Fn(usize) -> String) -> String {
     (0..count).map(one).collect::<Vec<_>>().join(",")
 }
@@ -69,7 +69,7 @@ fn ingested(shape: SourceFormat, body: String, headers: Headers) -> Work {
     })
 }
 
-/// Records of each shape: many, ones with many members, ones with much metadata, and bad ones.
+/// Records of each format: many, some with many members, some with much metadata, and bad ones.
 fn of_shape(shape: SourceFormat) -> Vec<Case> {
     const FILES: &[&str] = &[
         "ingest/mod.rs",
@@ -133,7 +133,7 @@ fn of_shape(shape: SourceFormat) -> Vec<Case> {
     ]
 }
 
-/// An export of spans, each with a resource's attributes.
+/// Returns an export of spans, each with a resource's attributes.
 fn traces(resource: &str, spans: &[usize]) -> String {
     let span = |at: &usize| {
         format!(
@@ -152,7 +152,7 @@ fn attributes(count: usize) -> String {
     format!("[{}]", many(count, |at| format!(r#"{{"key":"k{at}","value":{{"stringValue":"v"}}}}"#)))
 }
 
-/// Exports in both encodings and of all signals.
+/// Cases of exports in both encodings and of all signals.
 fn of_otlp() -> Vec<Case> {
     const FILES: &[&str] = &[
         "ingest/otlp/mod.rs",
@@ -247,7 +247,7 @@ fn of_otlp() -> Vec<Case> {
     cases
 }
 
-/// The splitter, over pieces that are far smaller than a record.
+/// Cases of the splitter, over pieces that are far smaller than a record.
 fn of_splitter() -> Vec<Case> {
     let split = |body: String| {
         with(body, |body| {
@@ -285,7 +285,7 @@ fn of_splitter() -> Vec<Case> {
     ]
 }
 
-/// What masks secrets, and rules of redaction.
+/// Cases of masking and of redaction rules.
 fn of_masks() -> Vec<Case> {
     const FILES: &[&str] = &[
         "ingest/mask/mod.rs",
@@ -380,7 +380,7 @@ fn fragment(body: String) -> Record {
     Record { request: Message { body: Some(body), headers: None }, ..Record::default() }
 }
 
-/// What joins parts. A waiting record is not gone through when a small piece of it comes.
+/// Cases of joining parts. A small piece must not cause another scan of the waiting record.
 fn of_joiners() -> Vec<Case> {
     const FILES: &[&str] =
         &["parts/mod.rs", "parts/bytes.rs", "parts/join_buffer.rs", "parts/late.rs"];
@@ -423,7 +423,7 @@ fn of_joiners() -> Vec<Case> {
             })
         }),
         case("amend: many late parts of a long record", FILES, move |n| {
-            // No more are put together in one go.
+            // This is the maximum number that is joined at once.
             let late = |at: usize| {
                 let record = fragment(format!("{{\"m\":[{at}]}}")).into();
                 LatePart { key: 1, part_kind: RecordPart::Fragment, record }
@@ -447,7 +447,7 @@ fn of_joiners() -> Vec<Case> {
     ];
     for part_kind in RecordPart::ALL {
         cases.push(case(format!("wait: small {part_kind:?} of a long record"), FILES, move |n| {
-            // Of a long record, so much that its size alone would show.
+            // A record so long that another scan of it would show.
             let record = fragment(object(64 * n));
             let mut waiting = JoinBuffer::<()>::default();
             waiting.add(1, RecordPart::Fragment, record, 0, i64::MAX, None);
@@ -455,7 +455,7 @@ fn of_joiners() -> Vec<Case> {
             Box::new(move || {
                 for _ in 0..16 {
                     print += 1;
-                    // Once there are many pieces, it starts over with this one.
+                    // After many pieces, it starts again with this one.
                     black_box(waiting.fit(1, part_kind, print));
                     black_box(waiting.add(
                         1,
@@ -472,7 +472,7 @@ fn of_joiners() -> Vec<Case> {
     cases
 }
 
-/// Text of JSON, and the records of it.
+/// Cases of JSON text and its records.
 fn from_json() -> Vec<Case> {
     const FILES: &[&str] = &[
         "record/json/finite.rs",
@@ -542,7 +542,7 @@ fn from_json() -> Vec<Case> {
     ]
 }
 
-/// What the other files do with what clients sent.
+/// Cases of the remaining files that process input of clients.
 fn of_others() -> Vec<Case> {
     let usage = |reply: String| {
         with(reply, |reply| {
@@ -661,7 +661,7 @@ fn four_times_the_input_takes_at_most_five_times_the_time() {
         let mut large = make(4 * SIZE);
         let mut times = f64::INFINITY;
         for _ in 0..TRIES {
-            // What takes no time at all is measured in no time.
+            // Work that is too short to measure takes 0.
             let one = least(&mut small);
             let four = least(&mut large);
             times =
@@ -679,7 +679,7 @@ fn four_times_the_input_takes_at_most_five_times_the_time() {
 
 #[test]
 fn every_file_that_goes_over_input_has_a_case() {
-    /// Files without work of their own on input.
+    /// Files that do no work of their own on input.
     const NONE: [&str; 2] = ["record/attempt.rs", "record/json/reason.rs"];
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut named: BTreeMap<&str, Vec<String>> = BTreeMap::new();

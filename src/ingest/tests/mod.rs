@@ -1,5 +1,5 @@
-//! What holds for every shape, the splitter over every way to cut a stream, and what must not be
-//! kept.
+//! Tests of properties of every format, of the splitter for every way to cut a stream, and of
+//! content that must not be stored.
 
 mod callbacks;
 mod control_plane;
@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::Message;
 
-/// A recording of a real gateway, out of the folder that `GATELOG_TEST_CAPTURES` names, if it names
-/// one.
+/// Returns a recording of a real gateway from the folder in `GATELOG_TEST_CAPTURES`, if that is
+/// set.
 fn captured(name: &str) -> Option<String> {
     let folder = std::env::var_os("GATELOG_TEST_CAPTURES")?;
     Some(std::fs::read_to_string(std::path::Path::new(&folder).join(name)).unwrap())
@@ -189,8 +189,8 @@ fn a_time_that_no_call_can_have_refuses_its_record_alone_in_every_shape() {
             );
         }
     }
-    // What is no time may be anything, and metadata is the caller's own; clients write these where
-    // there is none.
+    // A value that is not a time may be anything, and metadata belongs to the caller. Clients write
+    // these values if there is no time.
     let (_, refused) =
         portkey_with(r#"{"request":{},"createdAt":"my secret"}"#, Headers::default());
     assert_eq!((refused.len(), &*refused[0].value), (1, ""));
@@ -278,17 +278,17 @@ fn records_on_one_line_are_read_each_alone() {
     let (records, rejections) = native(text);
     let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap()).collect();
     assert_eq!(ids, ["a", "b", "c", "d", "e}{", "f", "g"]);
-    let told: Vec<_> =
+    let found: Vec<_> =
         rejections.iter().map(|refused| (refused.record, refused.line, &*refused.field)).collect();
-    assert_eq!(told, [(3, Some(2), "cost"), (7, Some(4), "json")]);
-    // A line over the limit is refused as a whole, however it comes.
+    assert_eq!(found, [(3, Some(2), "cost"), (7, Some(4), "json")]);
+    // A line over the limit is refused as a whole, regardless of the pieces in which it arrives.
     let line = b"{\"a\":1}{\"b\":2}\n";
     assert_eq!(split(&[line], 20).0.len(), 2);
     for pushes in [vec![&line[..]], line.chunks(4).collect()] {
         let (records, refused) = split(&pushes, 10);
         assert_eq!((records.len(), refused.len()), (0, 1), "{refused:?}");
     }
-    // What follows a record and is none has its place told.
+    // Text after a record is rejected with its place.
     let (_, rejections) = native("{\"id\":\"a\"} and more\n{}");
     let expected = "expected one JSON object on a line (trailing characters at column 12 belong on a line of their own)";
     assert!(rejections[0].to_string().ends_with(expected), "{}", rejections[0]);
@@ -334,8 +334,8 @@ fn a_rejection_names_the_line_that_its_record_begins_in_in_every_container() {
         let refused = chunks.flat_map(|chunk| {
             read(SourceFormat::Native, &chunk, &context, &mut new_id, &mut |_| {})
         });
-        let told = |refused: Rejection| (refused.record, refused.line.unwrap());
-        refused.map(told).collect::<Vec<_>>()
+        let found = |refused: Rejection| (refused.record, refused.line.unwrap());
+        refused.map(found).collect::<Vec<_>>()
     };
     let long = format!("{{\"id\":\"{}\"}}", "x".repeat(60));
     for (text, bad) in [
@@ -354,7 +354,7 @@ fn a_rejection_names_the_line_that_its_record_begins_in_in_every_container() {
 
 #[test]
 fn lines_of_rejections_are_counted_once_however_many_there_are() {
-    // Counting from the start for each would look at 2 x 10^10 bytes.
+    // Counting from the start for each record would read 2 x 10^10 bytes.
     let text = "x\n".repeat(100_000);
     let mut splitter = Splitter::new();
     let chunk = splitter.push(text.as_bytes());

@@ -1,5 +1,4 @@
-//! Tokens and money through every shape: a provider's reply, what it counts for, and what it costs
-//! by the list.
+//! Tokens and cost in every format: a provider's reply, its counts, and the cost by list price.
 
 use serde_json::{Value, json};
 
@@ -55,7 +54,7 @@ fn native_with(provider: &str, model: &str, counts: &Record, reply: &Value) -> R
     native(&sent.to_string()).0.remove(0)
 }
 
-/// Request, response and cost in cents (none = no cost), the same from every source.
+/// Checks request, response and cost in cents (`None` for no cost) for every source.
 fn check(
     provider: &str,
     model: &str,

@@ -1,4 +1,4 @@
-//! Odd values: each costs no more than itself, in every shape.
+//! Invalid values: each affects only itself, in every format.
 
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ fn numbers_that_only_python_has_are_null_and_the_call_is_kept() {
     assert_eq!((records.len(), rejections.len()), (2, 0));
     assert_eq!((body(&records[1].response), records[1].req_units), (expected[1].clone(), Some(3)));
     assert_eq!(body(&records[1].request)["t"], Value::Null);
-    // JSON in texts, as metadata comes in a header and in spans.
+    // JSON in strings, as in metadata headers and in spans.
     let headers = Headers { metadata: some(r#"{"team":"a","score":NaN}"#), ..Headers::default() };
     let record =
         portkey_with(r#"{"request":{},"metadata":"{\"k\":\"v\",\"n\":Infinity}"}"#, headers)
@@ -94,7 +94,7 @@ fn numbers_that_only_python_has_are_null_and_the_call_is_kept() {
     );
 }
 
-/// As in JavaScript and Python, the last of two members with one key counts, in every shape.
+/// As in JavaScript and Python, the last of two members with one key counts, in every format.
 #[test]
 fn of_doubled_keys_the_last_one_counts() {
     let of = |text: &str| {
@@ -118,7 +118,7 @@ fn of_doubled_keys_the_last_one_counts() {
         (r#"{"request":{"body":{"n":1},"body":{"n":2}}}"#, None),
         (r#"{"request.body":{"n":1},"request":{"body":{"n":2}}}"#, None),
         (r#"{"request":{"body":{"n":1}},"request.body":{"n":2}}"#, None),
-        // Two names of parts are no doubled key.
+        // Two spellings of a part are not a duplicate key.
         (r#"{"request.headers":{"h":"1"},"request":{"body":{"n":2}}}"#, some(r#"{"h":"1"}"#)),
     ] {
         assert_eq!(of(text).request, Message { body: some(r#"{"n":2}"#), headers }, "{text}");
@@ -209,7 +209,7 @@ fn what_is_copied_into_each_record_is_bounded_and_said_to_be() {
     assert_eq!((records.len(), rejections.len()), (1, 0));
     assert_eq!((records[0].span_name.as_deref(), records[0].metadata.len()), (None, 256));
     assert_eq!(context.policy.left_out(), 1, "the name; of the metadata no more was ever read");
-    // An id is no name: without it two traces would be one.
+    // An id is never shortened: two traces could become one.
     let headers = Headers { trace_id: some(&long), ..Headers::default() }.cut();
     let context = Context { headers, ..Context::new(now()) };
     let (records, rejections) =

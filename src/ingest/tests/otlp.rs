@@ -1,9 +1,9 @@
-//! OTLP: what a span becomes, every case in both encodings.
+//! OTLP: records of spans, every case in both encodings.
 
 #![allow(
     clippy::needless_pass_by_value,
     clippy::too_many_lines,
-    reason = "spans are written where they are used, and told field by field"
+    reason = "spans are written where they are used, and checked field by field"
 )]
 
 mod content;
@@ -124,7 +124,7 @@ fn log_bytes(record: &Value) -> Vec<u8> {
     .concat()
 }
 
-/// The protobuf form of an export request in JSON.
+/// Returns the protobuf form of an export request in JSON.
 pub(super) fn protobuf(request: &Value) -> Vec<u8> {
     let group = |group: &Value| {
         let scoped = |scoped: &Value| {
@@ -149,7 +149,7 @@ pub(super) fn protobuf(request: &Value) -> Vec<u8> {
     all.flatten().flat_map(group).collect()
 }
 
-/// A plain value as OTLP writes it.
+/// Returns a plain value as OTLP writes it.
 fn any(value: &Value) -> Value {
     match value {
         Value::String(text) => json!({ "stringValue": text }),
@@ -208,7 +208,7 @@ fn read(encoding: Encoding, bytes: &[u8], context: &Context) -> Found {
     Found { calls, refused, passed_over: passed_over.unwrap() }
 }
 
-/// Reads a request in both encodings, which must come to the same.
+/// Reads a request in both encodings, which must give the same result.
 #[track_caller]
 fn both(request: &Value, context: &Context) -> Found {
     let json = read(Encoding::Json, request.to_string().as_bytes(), context);
@@ -218,7 +218,7 @@ fn both(request: &Value, context: &Context) -> Found {
     json
 }
 
-/// The one record of a span with these attributes.
+/// Returns the one record of a span with these attributes.
 #[track_caller]
 fn one(attributes: Value) -> Record {
     one_of(span(attributes))
@@ -325,7 +325,7 @@ fn a_span_of_the_current_conventions_becomes_a_record() {
             "usage": { "prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17 },
             "choices": [{ "index": 0, "finish_reason": "stop",
                 "message": { "role": "assistant", "content": "Hello", "reasoning_content": "hm" } }],
-            // A text under a name that nobody knows may be what was said.
+            // A text under an unknown name may be content.
             "span_attributes": { "team": "search" },
         })
     );
@@ -440,7 +440,7 @@ fn only_calls_become_records() {
         json!({ "gen_ai.operation.name": "transcribe", "gen_ai.request.model": "m", "gen_ai.system": "s" }),
     ];
     let mut spans: Vec<Value> = not_calls.into_iter().chain(calls).map(span).collect();
-    // The ids of what is passed over do not matter.
+    // The ids of ignored spans do not matter.
     spans[0]["spanId"] = json!("00");
     let read = both(&request(&spans), &Context::new(now()));
     assert_eq!((read.calls.len(), read.passed_over, read.refused.len()), (3, 6, 0));

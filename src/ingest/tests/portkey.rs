@@ -1,10 +1,10 @@
-//! Portkey's shape: every quirk of its clients.
+//! Portkey's format: all peculiarities of its clients.
 
 use chrono::{DateTime, Utc};
 
 use super::*;
 
-/// The one record of a Portkey body.
+/// Returns the one record of a Portkey body.
 pub(super) fn one(text: &str) -> Record {
     let (mut records, rejections) = portkey_with(text, Headers::default());
     assert_eq!((records.len(), &rejections[..]), (1, &[][..]), "{text}");
@@ -134,7 +134,7 @@ fn items_of_one_request_share_a_trace_and_are_numbered() {
 
 /// Portkey's own receiver answers `ok` to all of these.
 #[test]
-fn what_is_no_call_gives_no_record() {
+fn bodies_that_are_not_calls_give_no_record() {
     for text in [
         "{}",
         "[{}]",

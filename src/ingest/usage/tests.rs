@@ -479,13 +479,13 @@ fn the_service_tier_is_the_one_that_served() {
 
 #[test]
 fn a_source_that_counts_by_itself_wins_where_it_speaks_of_another_total() {
-    let told = usage_of(
+    let stated = usage_of(
         r#"{"usage":{"prompt_tokens":13,"completion_tokens":1,"total_tokens":400,
         "completion_tokens_details":{"reasoning_tokens":386}}}"#,
     );
-    let same = told.with_counts(Some(13), Some(1), Some(400));
+    let same = stated.with_counts(Some(13), Some(1), Some(400));
     assert_eq!((same.request, same.response, same.total), (Some(13), Some(387), Some(400)));
-    let other = told.with_counts(Some(20), Some(500), Some(520));
+    let other = stated.with_counts(Some(20), Some(500), Some(520));
     assert_eq!((other.request, other.response, other.total), (Some(20), Some(500), Some(520)));
     let none = Usage::default().with_counts(Some(9), Some(9), Some(18));
     assert_eq!((none.request, none.response, none.total), (Some(9), Some(9), Some(18)));
@@ -526,9 +526,9 @@ fn spans_say_the_same_in_many_names() {
             "llm.token_count.completion_details.reasoning",
         ],
     ] {
-        let told = [("gen_ai.usage.input_tokens", 1200), ("gen_ai.usage.output_tokens", 50)];
+        let stated = [("gen_ai.usage.input_tokens", 1200), ("gen_ai.usage.output_tokens", 50)];
         let kinds = [(names[0], 900), (names[1], 200), (names[2], 30)];
-        let usage = read(&[told.as_slice(), kinds.as_slice()].concat());
+        let usage = read(&[stated.as_slice(), kinds.as_slice()].concat());
         assert_eq!(
             (usage.request, usage.response, usage.total),
             (Some(1200), Some(50), Some(1250)),

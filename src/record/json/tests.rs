@@ -1,5 +1,4 @@
-//! The JSON form: every spelling that is read, every refusal, and that what is written reads back
-//! as it was.
+//! The JSON form: every spelling that is read, every refusal, and the round trip.
 
 use std::sync::Arc;
 
@@ -28,7 +27,7 @@ fn encode(columns: Option<&[&str]>, batch: &RecordBatch) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// The native line of what a text parses to.
+/// Returns the native line of a parsed text.
 fn again(text: &str) -> String {
     encode(None, &batch(&[parse(text).unwrap()])).trim_end().to_owned()
 }
@@ -330,8 +329,8 @@ fn wrong_column_names_are_refused_with_the_nearest_ones() {
     assert!(refused(&[]).starts_with("no column is named"));
 }
 
-/// Batches out of SQL have other text types, leaves as columns of their own, nulls at the level of
-/// the struct, and NaN.
+/// Batches from SQL have other text types, message parts as separate columns, null structs, and
+/// NaN.
 #[test]
 fn batches_of_other_types_are_encoded_alike() {
     let own =

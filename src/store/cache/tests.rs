@@ -59,7 +59,7 @@ impl ObjectStore for Counting {
     }
 }
 
-/// A cache over a store in memory, both counted.
+/// A cache over a store in memory that counts reads.
 struct Bed {
     folder: tempfile::TempDir,
     store: Arc<Counting>,
@@ -183,7 +183,7 @@ async fn only_data_files_are_kept_and_big_reads_go_past() {
 
 #[tokio::test]
 async fn blocks_that_were_used_longest_ago_go_first_and_the_ceiling_holds() {
-    // Room for eight blocks, and a bit for what is written in front of them.
+    // Space for eight blocks and their headers.
     let most = 8 * 256 * KIB + 4 * KIB;
     let mut bed = Bed::new(most);
     let (path, bytes) = bed.put("part-a", 4 * MIB).await;

@@ -1,4 +1,4 @@
-//! What was said, in whatever attributes a span has it, and where it goes.
+//! Content in the attributes of every convention, and its place in the record.
 
 use super::*;
 
@@ -29,9 +29,9 @@ const UNKNOWN: [&str; 14] = [
     "prompt",
 ];
 
-/// A list of words would miss some of them.
+/// A list of names would miss some of them.
 #[test]
-fn texts_of_attributes_that_nobody_knows_are_content() {
+fn texts_of_unknown_attributes_are_content() {
     let planted: Value =
         UNKNOWN.iter().map(|name| ((*name).to_owned(), json!(format!("planted {name}")))).collect();
     let record = one(chat(planted.clone()));
@@ -119,7 +119,7 @@ fn figures_and_labels_are_metadata() {
     }
     assert!(body(&record.response).get("span_attributes").is_none());
 
-    // The operator knows more names.
+    // The configuration adds further names.
     let config =
         crate::config::Config { span_labels: "team, own.*".to_owned(), ..Default::default() };
     let context = Context { policy: Policy::open(&config).unwrap(), ..Context::new(now()) };
@@ -165,7 +165,7 @@ fn spans_of_the_ai_sdk_are_read() {
         } }])
     );
     assert!(answered.get("span_attributes").is_none(), "{answered}");
-    // Spans around the call count its tokens again.
+    // Spans around the call count its tokens a second time.
     for operation in ["ai.generateText", "ai.streamText", "ai.toolCall", "ai.embedMany"] {
         let mut outer = base.clone();
         outer["ai.operationId"] = json!(operation);

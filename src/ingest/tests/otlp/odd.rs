@@ -1,4 +1,4 @@
-//! Values and requests that are not as OTLP has them.
+//! Values and requests that OTLP does not allow.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn one_odd_value_costs_no_more_than_itself() {
             "{value}: {:?}",
             record.req_units
         );
-        // In a resource, in a scope, in an event and in a log record as well.
+        // The same in a resource, in a scope, in an event and in a log record.
         let call = span(json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Hi" }));
         let mut whole = request(&[call.clone(), with_value(&value)]);
         let group = &mut whole["resourceSpans"][0];

@@ -1,5 +1,5 @@
-//! OTLP: what log records and events add to a span, what a request as a whole is refused for, and
-//! what hostile bytes cost.
+//! OTLP: content that log records and events add to a span, reasons to refuse a whole request, and
+//! the cost of hostile bytes.
 
 use super::*;
 
@@ -11,8 +11,8 @@ pub(super) fn log(name: &str, body: &Value, attributes: &Value) -> Value {
     json!({ "traceId": TRACE, "spanId": SPAN, "eventName": name, "body": any(body), "attributes": pairs(attributes) })
 }
 
-/// The pieces that a request's log records make, the same in both encodings, and what is refused of
-/// them.
+/// Returns the parts that a request's log records make, the same in both encodings, and the
+/// rejections.
 #[track_caller]
 fn fragments(records: &[Value]) -> (Vec<Record>, Vec<String>) {
     let request = logs_request(records);
@@ -32,7 +32,7 @@ fn fragments(records: &[Value]) -> (Vec<Record>, Vec<String>) {
     json
 }
 
-/// The one piece that log records of one span make.
+/// Returns the one part that log records of one span make.
 #[track_caller]
 fn fragment(records: &[Value]) -> Record {
     let (mut fragments, refused) = fragments(records);
@@ -40,8 +40,7 @@ fn fragment(records: &[Value]) -> Record {
     fragments.remove(0)
 }
 
-/// A span and a piece as one record; which comes first makes no difference but in the order of
-/// members.
+/// Joins a span and a part into one record. Their order only affects the order of members.
 #[track_caller]
 fn together(span: Value, fragment: &Record) -> Record {
     let call = one_call(span);
@@ -108,7 +107,7 @@ fn log_events_say_what_a_span_does_not() {
         &json!({ "content": "be" }),
         &json!({ "gen_ai.system": "openai" }),
     );
-    let told = fragment(&[
+    let content = fragment(&[
         asked,
         log("gen_ai.user.message", &json!({ "content": "{\"Hi\":1}" }), &json!({})),
         log("gen_ai.tool.message", &json!({ "id": "t0", "content": "42" }), &json!({})),
@@ -116,7 +115,7 @@ fn log_events_say_what_a_span_does_not() {
         log("app.started", &json!("hello"), &json!({ "role": "user", "content": "no" })),
     ]);
     let span = span(json!({ "gen_ai.operation.name": "chat", "gen_ai.request.model": "m" }));
-    let record = together(span.clone(), &told);
+    let record = together(span.clone(), &content);
     assert_eq!(
         body(&record.request),
         json!({ "model": "m", "messages": [
@@ -136,9 +135,9 @@ fn log_events_say_what_a_span_does_not() {
         "gen_ai.input.messages": [{ "role": "user", "parts": [{ "type": "text", "content": "Hi" }] }],
         "gen_ai.output.messages": [{ "role": "assistant", "parts": [{ "type": "text", "content": "Hello" }], "finish_reason": "stop" }],
     });
-    let told =
+    let content =
         fragment(&[log("gen_ai.client.inference.operation.details", &Value::Null, &details)]);
-    let record = together(span, &told);
+    let record = together(span, &content);
     assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
     assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "Hello");
 }
@@ -201,8 +200,8 @@ fn an_event_that_cannot_be_stored_does_not_cost_the_others() {
     assert!(refused[0].starts_with("record 1: field `request.body`"), "{refused:?}");
 
     let embedding = json!({ "gen_ai.operation.name": "embeddings", "gen_ai.prompt": "text" });
-    let told = fragment(&[log("gen_ai.content.prompt", &Value::Null, &embedding)]);
-    assert_eq!(body(&told.request), json!({ "input": "text" }));
+    let content = fragment(&[log("gen_ai.content.prompt", &Value::Null, &embedding)]);
+    assert_eq!(body(&content.request), json!({ "input": "text" }));
 }
 
 #[test]
@@ -268,12 +267,12 @@ fn the_cost_of_a_fragment_is_that_of_a_whole_record() {
 
 #[test]
 fn events_of_the_span_are_read_and_its_attributes_win() {
-    let mut told = span(json!({ "gen_ai.operation.name": "chat" }));
-    told["events"] = json!([
+    let mut content = span(json!({ "gen_ai.operation.name": "chat" }));
+    content["events"] = json!([
         { "name": "gen_ai.user.message", "attributes": pairs(&json!({ "gen_ai.event.content": "{\"content\":\"Hi\"}" })) },
         { "name": "gen_ai.choice", "attributes": pairs(&json!({ "content": "Hello", "finish_reason": "stop" })) },
     ]);
-    let record = one_of(told.clone());
+    let record = one_of(content.clone());
     assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
     let choice = &body(&record.response)["choices"][0];
     assert_eq!(
@@ -281,18 +280,18 @@ fn events_of_the_span_are_read_and_its_attributes_win() {
         (&json!("Hello"), &json!("stop"))
     );
 
-    told["attributes"] =
+    content["attributes"] =
         pairs(&json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Other" }));
-    let record = one_of(told.clone());
+    let record = one_of(content.clone());
     assert_eq!(body(&record.request)["messages"][0]["content"], "Other");
     assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "Hello");
 
-    told["attributes"] = pairs(&json!({ "gen_ai.operation.name": "chat" }));
-    told["events"] = json!([
+    content["attributes"] = pairs(&json!({ "gen_ai.operation.name": "chat" }));
+    content["events"] = json!([
         { "name": "gen_ai.content.prompt", "attributes": pairs(&json!({ "gen_ai.prompt": "Old" })) },
         { "name": "gen_ai.content.completion", "attributes": pairs(&json!({ "gen_ai.completion": "News" })) },
     ]);
-    let record = one_of(told);
+    let record = one_of(content);
     assert_eq!(body(&record.request)["messages"][0]["content"], "Old");
     assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "News");
 }
