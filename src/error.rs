@@ -90,27 +90,27 @@ impl Error {
     /// Returns the message and every cause behind it, joined by `: `, without repetitions: in many
     /// libraries an error repeats the text of its cause, or the other way round.
     pub fn chain(&self) -> String {
-        let mut said = vec![self.message.clone()];
+        let mut texts = vec![self.message.clone()];
         let mut cause = StdError::source(self);
         while let Some(next) = cause {
-            say_once(&mut said, &next.to_string());
+            add_once(&mut texts, &next.to_string());
             cause = next.source();
         }
-        said.join(": ")
+        texts.join(": ")
     }
 }
 
 /// Adds the text of a cause unless the chain already contains it. Replaces a piece that the text
 /// contains.
-fn say_once(said: &mut Vec<String>, next: &str) {
+fn add_once(texts: &mut Vec<String>, next: &str) {
     let words = next.trim();
-    if words.is_empty() || said.iter().any(|piece| piece.contains(words)) {
+    if words.is_empty() || texts.iter().any(|piece| piece.contains(words)) {
         return;
     }
     // A short text, such as a name alone, may occur in a longer one by chance.
-    match said.iter().position(|piece| piece.len() > SHORT && words.contains(piece.as_str())) {
-        Some(at) => said[at] = words.to_owned(),
-        None => said.push(words.to_owned()),
+    match texts.iter().position(|piece| piece.len() > SHORT && words.contains(piece.as_str())) {
+        Some(at) => texts[at] = words.to_owned(),
+        None => texts.push(words.to_owned()),
     }
 }
 

@@ -122,15 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_can_be_saved_and_read_again() {
-        let said = "data = 'C:\\logs'\nflush_seconds = 5\nadmin_key = 'do not show'\nmemtable_bytes = '256MiB'";
-        let printed = toml(&context(said));
+    fn printed_settings_can_be_saved_and_read_again() {
+        let source = "data = 'C:\\logs'\nflush_seconds = 5\nadmin_key = 'do not show'\nmemtable_bytes = '256MiB'";
+        let printed = toml(&context(source));
         assert!(!printed.contains("do not show"));
         assert!(printed.contains("# admin_key is set; it is not shown\n"));
         assert!(printed.contains("# unit: seconds; from: file\nflush_seconds = 5\n"));
         let mut again = context(&printed).effective.config;
         again.admin_key = Secret("do not show".to_owned());
-        assert_eq!(again, context(said).effective.config);
+        assert_eq!(again, context(source).effective.config);
     }
 
     #[test]

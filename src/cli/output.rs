@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_in_words_get_the_flags_that_say_which_data_is_meant() {
+    fn commands_in_messages_get_the_flags_that_name_the_data() {
         let flags = "--data /x --set wal=/y";
         for (words, completed) in [
             ("run `gatelog doctor`", "run `gatelog doctor --data /x --set wal=/y`"),

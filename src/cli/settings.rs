@@ -268,8 +268,8 @@ mod tests {
             ),
             ("gatelog=inof", "did you mean `info`?"),
             ("warn,gatelog", "the levels are off, error, warn, info, debug, trace"),
-            ("verbose", "`verbose` is no level"),
-            ("gatelog=", "`` is no level"),
+            ("verbose", "`verbose` is not a level"),
+            ("gatelog=", "`` is not a level"),
         ] {
             let error = filter(text).unwrap_err();
             let expected = format!("environment variable `GATELOG_LOG` is `{text}`; ");
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_what_json_says_else_text() {
+    fn a_parameter_is_json_if_valid_or_else_text() {
         let texts = [
             "a=7",
             "$b=0.5",

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn near_misses_of_what_matters_most_are_told_from_other_mistakes() {
+    fn near_misses_of_guarded_settings_are_distinguished_from_other_mistakes() {
         for (variable, setting) in [
             ("GATELOG_ADMINKEY", "admin_key"),
             ("GATELOG_ADMIN_KEYS", "admin_key"),

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_names_and_figures() {
+    fn values_that_do_not_fit_are_refused_with_names_and_figures() {
         let config =
             Config { memory: 256 * MIB, query_memory_bytes: 400 * MIB, ..Config::default() };
         let error = config.settled(&Found { memory: 1 << 30, cores: 2 }).unwrap_err();

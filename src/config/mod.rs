@@ -106,17 +106,17 @@ const MIB: u64 = 1 << 20;
 const LEAST_SHARED_GRACE: u64 = 900;
 
 settings! {
-    data: String = "gatelog-data".to_owned(), "path or URL", "place of the tables and of the write-ahead log";
+    data: String = "gatelog-data".to_owned(), "path or URL", "location of the tables and of the write-ahead log";
     listen: String = "127.0.0.1:8080".to_owned(), "address:port", "address that the server listens on; port 0 takes a free port";
     admin_key: Secret = Secret::default(), "text", "admin key; without it the first start creates one and prints it once";
-    memory: u64 = 0, "bytes, 0 = half of what the container or the machine has", "memory that is divided among rows, queries, exports, bodies, caches and maintenance; the other half is for code, decoding and the allocator";
-    threads: u64 = 0, "threads, 0 = one for each core, at most one for each 64 MiB of `memory`", "threads that work on queries, flushes and compactions";
-    retention_days: u64 = 0, "days, 0 = for ever", "retention of records of organisations without a plan";
+    memory: u64 = 0, "bytes (0 means half of the memory of the container or the machine)", "memory that is divided among rows, queries, exports, bodies, caches and maintenance; the other half is for code, decoding and the allocator";
+    threads: u64 = 0, "threads (0 means one for each core, at most one for each 64 MiB of `memory`)", "threads that work on queries, flushes and compactions";
+    retention_days: u64 = 0, "days (0 means for ever)", "retention of records of organisations without a plan";
     plans: Plans = Plans::default(), "table of plans", "custom plans, beside developer, production and enterprise; `[plans.NAME]`: see `gatelog guide organisations`";
     do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content that is kept of failed calls that must not be tracked: `strict` keeps none, `portkey` keeps the response";
     redact: Redact = Redact::default(), "table of rules", "content that is removed from records before they are stored; `[redact.NAME]`: see `gatelog guide privacy`";
     span_labels: String = String::new(), "names separated by commas; * at the end of a name matches any rest", "further attributes of OpenTelemetry spans that become metadata, beside those that are known to hold no content";
-    prices_file: String = String::new(), "path", "prices that override the built-in ones, in the form of `data/prices.csv`";
+    prices_file: String = String::new(), "path", "file of prices that override the built-in ones, in the form of `data/prices.csv`";
     wal: String = String::new(), "path", "folder of the write-ahead log, on a disk of this node; default: `wal` in the data folder, `gatelog-wal` for a bucket";
     s3_endpoint: String = String::new(), "URL", "S3 endpoint; default: AWS_ENDPOINT_URL, or Amazon's";
     s3_region: String = String::new(), "name", "S3 region; default: AWS_REGION, or us-east-1";
@@ -124,47 +124,47 @@ settings! {
     s3_secret_access_key: Secret = Secret::default(), "text", "S3 secret; default: AWS_SECRET_ACCESS_KEY";
     s3_session_token: Secret = Secret::default(), "text", "S3 session token; default: AWS_SESSION_TOKEN";
     s3_path_style: bool = true, "true or false", "true names the bucket in the path, as most S3 servers need it; false names it in the host name";
-    disk_cache_bytes: u64 = 1024 * MIB, "bytes, 0 = none", "disk space for parts of files read from a bucket";
+    disk_cache_bytes: u64 = 1024 * MIB, "bytes (0 means none)", "disk space for parts of files read from a bucket";
     refresh_seconds: u64 = 2, "seconds", "interval at which a node looks for changes by other nodes or by the command line";
     max_staleness_seconds: u64 = 60, "seconds", "time for which a node that cannot read the catalog still answers reads and admin requests; after that it only accepts records, from keys that it knows";
     lease_seconds: u64 = 60, "seconds", "for a bucket: time of silence of a node after which another node takes over maintenance, or its write-ahead log";
-    memtable_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "acked rows that are not in a table file yet; when it is full, writers wait and are then refused";
-    append_wait_ms: u64 = 5_000, "ms", "time that a writer waits for room before it is refused with 429";
-    flush_bytes: u64 = 0, "bytes, 0 = a quarter of `memtable_bytes`, at most 32 MiB", "rows in memory that start a flush";
+    memtable_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory for acknowledged rows that are not in a table file yet; when it is full, writers wait and are then refused";
+    append_wait_ms: u64 = 5_000, "ms", "time that a writer waits for free memory before it is refused with 429";
+    flush_bytes: u64 = 0, "bytes (0 means a quarter of `memtable_bytes`, at most 32 MiB)", "rows in memory that start a flush";
     flush_seconds: u64 = 30, "seconds", "age of the oldest row in memory that starts a flush";
-    max_record_bytes: u64 = 0, "bytes, 0 = a quarter of the memory for bodies or exports, at most 64 MiB", "largest record that is accepted";
+    max_record_bytes: u64 = 0, "bytes (0 means a quarter of the memory for bodies or exports, at most 64 MiB)", "largest record that is accepted";
     dedupe_hours: u64 = 24, "hours", "time for which an id is remembered, so that sending it again adds no record";
     join_seconds: u64 = 600, "seconds", "time that a partial record, from a source that sends a record in two parts, waits for the other part";
-    dedupe_ids: u64 = 0, "ids, 0 = a share of `memory`, at most 8 million", "most ids that are remembered; past them the organisation with the most ids forgets its oldest (30 to 50 bytes each)";
-    query_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running queries share, of which those of one organisation take at most half; beyond it, sorts and joins spill to disk";
-    export_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running exports share, of which those of one organisation take at most half; beyond it, they sort on disk";
-    body_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for request bodies and the records parsed from them";
-    upkeep_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for flushes, merges and rewrites of files; a row group takes an eighth of it, 1 to 32 MiB";
+    dedupe_ids: u64 = 0, "ids (0 means a share of `memory`, at most 8 million)", "maximum number of remembered ids; beyond it the organisation with the most ids forgets its oldest (30 to 50 bytes each)";
+    query_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory that all running queries share, of which those of one organisation take at most half; beyond it, sorts and joins spill to disk";
+    export_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory that all running exports share, of which those of one organisation take at most half; beyond it, they sort on disk";
+    body_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory for request bodies and the records parsed from them";
+    upkeep_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory for flushes, merges and rewrites of files; a row group takes an eighth of it, 1 to 32 MiB";
     spill_folder: String = String::new(), "path", "folder for data that queries and exports spill; default: `spill` in the folder of the write-ahead log";
-    spill_bytes: u64 = 10 * 1024 * MIB, "bytes, 0 = none", "disk space for data that queries and exports spill, of which those of one organisation take at most half; a twentieth of the disk stays free";
+    spill_bytes: u64 = 10 * 1024 * MIB, "bytes (0 means none)", "disk space for data that queries and exports spill, of which those of one organisation take at most half; a twentieth of the disk stays free";
     query_timeout_seconds: u64 = 60, "seconds", "longest time of one query";
-    query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
-    query_concurrency: u64 = 0, "queries, 0 = by `query_memory_bytes`, at most 8", "queries that run at once; more wait";
-    query_share: u64 = 0, "queries, 0 = half of query_concurrency", "queries of one organisation that run at once; eight times as many wait, more are refused with 429";
-    cache_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "Parquet footers that are kept in memory";
+    query_max_rows: u64 = 1_000_000, "rows (0 means no limit)", "maximum number of rows that one query may return; exports have no limit";
+    query_concurrency: u64 = 0, "queries (0 follows `query_memory_bytes`, at most 8)", "number of queries that run at once; further ones wait";
+    query_share: u64 = 0, "queries (0 means half of query_concurrency)", "number of queries of one organisation that run at once; eight times as many wait, further ones are refused with 429";
+    cache_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "Parquet footers that are kept in memory";
     zstd_level: u64 = 3, "zstd level 1 to 22", "compression of merged files; flushes use level 1";
-    sealed_zstd_level: u64 = 6, "zstd level 1 to 22", "compression of a past day, when it is packed for good";
-    compact_schedule: Schedule = Schedule::every_seconds(60), "schedule", "schedule of merging small files and packing past days";
+    sealed_zstd_level: u64 = 6, "zstd level 1 to 22", "compression of sealed files, into which the files of a past day are merged";
+    compact_schedule: Schedule = Schedule::every_seconds(60), "schedule", "schedule of merging small files and sealing past days";
     expire_schedule: Schedule = Schedule::every_seconds(600), "schedule", "schedule of removing records from files that are past their retention or were deleted on request";
-    compact_target_bytes: u64 = 512 * MIB, "bytes", "size that compaction makes files grow to";
-    vacuum_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "schedule of deleting files that are in no version";
+    compact_target_bytes: u64 = 512 * MIB, "bytes", "target size of merged files";
+    vacuum_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "schedule of deleting files that no version lists";
     vacuum_grace_seconds: u64 = 3_600, "seconds", "time that a replaced file is kept for readers that still hold it";
     checkpoint_schedule: Schedule = Schedule::every_seconds(5), "schedule", "schedule of checking if a checkpoint of the Delta log is due";
     checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
     clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "schedule of deleting entries of the Delta log before the last checkpoint";
-    export_keep_days: u64 = 7, "days, 0 = for ever", "time for which the file of an export job can be downloaded";
-    export_bytes: u64 = 16 * 1024 * MIB, "bytes, 0 = no limit", "space of the files of all export jobs, packed; an organisation gets as much as it leaves free";
+    export_keep_days: u64 = 7, "days (0 means for ever)", "time for which the file of an export job can be downloaded";
+    export_bytes: u64 = 16 * 1024 * MIB, "bytes (0 means no limit)", "space of the compressed files of all export jobs; one organisation uses at most as much as remains free";
     gateway_url: String = String::new(), "URL", "base URL of the gateway that replays are sent to, such as http://127.0.0.1:8787/v1; without it nothing is sent";
     gateway_logs: bool = false, "true or false", "true if that gateway sends its own records here; a replay then writes no record beside them";
     replay_timeout_seconds: u64 = 120, "seconds", "longest time of a replay, until its last byte";
     public_url: String = String::new(), "URL", "URL at which clients reach this server, such as https://logs.example.com; signed URLs begin with it";
     share_links: bool = false, "true or false", "true lets a signed link, which expires and can be revoked, open one log without a key";
-    clean_log_seconds: u64 = 86_400, "seconds", "time that such entries of the Delta log are kept, for readers of older versions";
+    clean_log_seconds: u64 = 86_400, "seconds", "time that entries of the Delta log are kept, for readers of older versions";
 }
 
 /// Content that is kept of a failed call that must not be tracked.
@@ -504,10 +504,10 @@ impl Value for Secret {
 
 impl Value for u64 {
     fn from_text(text: &str, unit: &str) -> Result<Self, Option<Error>> {
-        match is_size(unit) {
-            true => size(text).ok_or_else(|| Some(no_size(text))),
-            false => whole(text).ok_or(None),
+        if is_size(unit) {
+            return size(text).ok_or_else(|| Some(no_size(text)));
         }
+        whole(text).ok_or(None)
     }
 }
 
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_by_name() {
+    fn impossible_values_are_refused_by_name() {
         for (file, words) in [
             ("flush_secs = 1", "setting `flush_secs` is unknown"),
             ("flush_seconds = 'soon'", "setting `flush_seconds` is `soon`; expected seconds"),
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variables_are_one_warning_and_near_misses_of_what_matters_are_errors() {
+    fn unknown_variables_are_one_warning_and_near_misses_of_guarded_settings_are_errors() {
         let service =
             [("GATELOG_PORT", "tcp://10.96.0.7:8790"), ("GATELOG_SERVICE_HOST", "10.96.0.7")];
         assert_eq!(layers("", &service, &[]).resolve().unwrap().warning, None);
@@ -676,14 +676,14 @@ mod tests {
             ("2g", "write `2GiB`, or `2000000000` for units of 1,000"),
             ("64k", "write `64KiB`"),
             ("1.5GiB", "a whole number with KiB, MiB or GiB, such as `128MiB`"),
-            ("20000000000GiB", "is no size"),
+            ("20000000000GiB", "is not a size"),
             ("much", "1 MiB = 1,048,576 bytes"),
         ] {
             let error = of(text).unwrap_err();
             assert!(error.message().starts_with("setting `memory`: `"), "{error}");
             assert!(error.message().contains(right), "{error}");
         }
-        // What is no size takes no unit of one.
+        // Settings that are not sizes take no size units.
         for setting in SETTINGS.iter().filter(|setting| !is_size(setting.unit)) {
             let mut config = Config::default();
             let number = config.get(setting.name).is_some_and(|value| value.parse::<u64>().is_ok());

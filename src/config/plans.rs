@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_plan_can_be_is_refused_by_name() {
+    fn impossible_plans_are_refused_by_name() {
         for (text, words) in [
             ("[team]\nretention_days = -1", "plan `team`: `retention_days` is -1"),
             ("[team]\nblock_records = 0", "plan `team`: `block_records` is 0"),

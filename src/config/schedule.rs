@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_says_what_is() {
+    fn a_text_that_is_not_a_schedule_is_refused_with_examples() {
         for text in ["", "soon", "0s", "61 * * * *", "10ms"] {
             let error = text.parse::<Schedule>().unwrap_err();
             assert!(error.message().contains("is not a schedule; expected an interval"), "{error}");

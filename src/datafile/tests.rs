@@ -129,7 +129,7 @@ async fn every_page_has_the_crc_of_its_bytes_in_its_header() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
+async fn a_flipped_bit_is_reported_and_never_read() {
     let (objects, path, file) = written(&[batch(40), batch(3)]).await;
     let bytes = objects.get(&path).await.unwrap().bytes().await.unwrap();
     let expected = read(&objects, &path, file.bytes).await.unwrap();

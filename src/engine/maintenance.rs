@@ -101,7 +101,7 @@ impl Job {
 /// Reads what is known of the upkeep of a store; nothing yet is an empty document.
 pub async fn read(store: &Store) -> Result<(Upkeep, Option<UpdateVersion>)> {
     let unreadable = |cause| Error::storage("cannot read `upkeep.json`").with_source(cause);
-    let found = match store.object_store().get(&store.upkeep_path()).await {
+    let found = match store.object_store().get(&store.maintenance_path()).await {
         Ok(found) => found,
         Err(object_store::Error::NotFound { .. }) => return Ok((Upkeep::default(), None)),
         Err(cause) => return Err(unreadable(cause)),
@@ -130,7 +130,7 @@ async fn write(
     let options = PutOptions { mode, ..PutOptions::default() };
     match store
         .object_store()
-        .put_opts(&store.upkeep_path(), PutPayload::from(bytes), options)
+        .put_opts(&store.maintenance_path(), PutPayload::from(bytes), options)
         .await
     {
         Ok(put) => Ok(Some(UpdateVersion { e_tag: put.e_tag, version: put.version })),

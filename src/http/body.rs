@@ -39,7 +39,7 @@ const LITTLE_BYTES: u64 = 1 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Grows the room of a body to at least so many bytes. Fails with 413 if the share of the
+/// Grows the room of a body to at least `bytes`. Fails with 413 if the share of the
 /// organisation is smaller than that, and with 429 if that much is not free.
 pub(crate) fn grow(room: &mut MemoryReservation, bytes: u64) -> Result<(), Failure> {
     check_share(room, bytes)?;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_bytes_are_told_by_their_start() {
+    fn compressed_bytes_are_detected_by_their_start() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(b"{}").unwrap();
         let gzip = gzip.finish().unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_too_tightly_is_refused() {
+    fn a_body_with_too_high_a_compression_ratio_is_refused() {
         assert!(check_packing(10, LITTLE_BYTES).is_ok());
         assert!(check_packing(10_000, 10_000 * MAX_TIMES).is_ok());
         assert!(check_packing(10_000, 10_001 * MAX_TIMES).is_err());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_taken_as_bytes_come_and_never_held_while_waiting_without_an_end() {
+    async fn memory_is_reserved_as_bytes_arrive_and_not_held_during_an_unbounded_wait() {
         let pool = Pool::new(1_000, Share::ThreeQuarters);
         let acme = Holder::new(Some("acme"));
         let zen = Holder::new(Some("zen"));

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn records_come_whole_whatever_the_pieces() {
+    async fn records_are_whole_for_all_piece_sizes() {
         let body = b"{\"a\":1}\n{\"b\":22}\n{\"c\":333}".to_vec();
         for chunk_bytes in [1, 2, 7, 8, 9, 100] {
             let packed = zstd::encode_all(&body[..], 1).unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_headers_add_to_records_counts_and_makes_chunks_smaller() {
+    fn headers_copied_into_records_count_and_make_chunks_smaller() {
         let cut = |header_bytes| ChunkLimits { header_bytes, ..cut(LONG) };
         assert_eq!(
             (cut(0).records(), cut(400_000).records(), cut(usize::MAX >> 8).records()),
@@ -308,7 +308,7 @@ mod tests {
         assert!(format!("{:?}", fed.await.unwrap().unwrap_err()).contains("429"));
     }
     #[tokio::test(flavor = "multi_thread")]
-    async fn bodies_that_hold_room_for_a_grown_record_do_not_wait_for_each_other_for_ever() {
+    async fn bodies_with_memory_for_a_grown_record_do_not_deadlock() {
         let cut = cut(Duration::from_millis(20));
         let size = 200 << 10;
         let (sender, mut receiver) = mpsc::channel(1);

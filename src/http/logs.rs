@@ -136,12 +136,12 @@ pub(super) async fn shown(
     }
     let room = room(app, access, &record)?;
     let reader = app.engine.reader_as(access);
-    let said = reader.said_of(&record).await?;
+    let feedback = reader.said_of(&record).await?;
     reader.hide(&mut record);
     let withheld = reader.withheld_from_log();
     let hidden = withheld.clone();
     let page = stream_response::run_blocking(record.text_bytes(), move || {
-        page(&record, said.weighted, &hidden)
+        page(&record, feedback.weighted, &hidden)
     })
     .await?;
     let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page);
@@ -155,7 +155,7 @@ pub(super) async fn shown(
 async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Response, Failure> {
     let room = room(app, access, &record)?;
     let reader = app.engine.reader_as(access);
-    let said = reader.said_of(&record).await?;
+    let feedback = reader.said_of(&record).await?;
     reader.hide(&mut record);
     let state = app.engine.catalog().state();
     let organisation =
@@ -164,7 +164,7 @@ async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Respo
     let withheld = reader.withheld_from_log();
     let hidden = withheld.clone();
     let record_bytes = record.text_bytes();
-    let object = move || logs::object(&record, name.as_deref(), &said, &hidden);
+    let object = move || logs::object(&record, name.as_deref(), &feedback, &hidden);
     let object = stream_response::run_blocking(record_bytes, object).await??;
     let mut response = private((CONTENT_TYPE, "application/json"), object);
     stream_response::tell_withheld(&mut response, &withheld);

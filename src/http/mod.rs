@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_stand_where_a_logs_id_does_are_known() {
+    fn route_names_in_the_place_of_a_log_id_are_listed() {
         let routes = table().0.into_parts().1;
         let behind = routes
             .iter()

@@ -5,7 +5,7 @@
 //! the request, whose partial success counts the rejected items and gives reasons; 400 for an
 //! invalid export request; 429 and 503 with `Retry-After`, which exporters obey; 413 and other
 //! statuses, after which exporters give up. A request that was partly stored before a 429 may be
-//! sent again: spans are identified by their ids, and log events by what they say of a span.
+//! sent again: spans are identified by their ids, and log events by their content.
 //!
 //! A span with the prompt and the answer of a call is a record. Other spans, and log events with
 //! such content, are parts of a record ([`RecordPart::Fragment`]) that arrive in any order, and
@@ -148,12 +148,12 @@ async fn export(
         Err(failure) => return refusal(Encoding::detect(named, b"{}"), failure),
     };
     let encoding = Encoding::detect(named, &bytes);
-    let told = run_blocking(bytes.len(), move || {
+    let detected = run_blocking(bytes.len(), move || {
         (signal.unwrap_or_else(|| Signal::detect(encoding, &bytes)), bytes)
     })
     .await;
-    let (signal, bytes) = match told {
-        Ok(told) => told,
+    let (signal, bytes) = match detected {
+        Ok(detected) => detected,
         Err(failure) => return refusal(encoding, failure),
     };
     let context = context(&app, &access, headers);

@@ -95,8 +95,7 @@ mod tests {
 
     #[test]
     fn a_packed_body_is_judged_as_the_plain_one() {
-        // As tight as on the routes of the control plane: all of the budget is room for one plain
-        // body.
+        // As on the routes of the control plane, the whole budget is enough for one plain body.
         let limit = 1 << 20;
         let times = 2;
         let pool = Pool::new((times * limit) as u64, Share::Half);

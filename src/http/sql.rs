@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_statement_comes_in_any_of_the_usual_ways() {
+    fn the_statement_is_accepted_in_every_usual_form() {
         for (content_type, body) in [
             ("application/json; charset=utf-8", r#"{"query": "select $1", "params": [7]}"#),
             ("application/json", r#"{"query": "select $1", "params": {"1": 7}}"#),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_misspelt_is_refused() {
+    fn misspelt_fields_are_refused() {
         assert!(Ask::from_query(Some("sql=select+1"), &HeaderMap::new()).is_err());
         let mut ask = Ask::default();
         assert!(ask.add_body("application/json", r#"{"sql": "select 1"}"#).is_err());

@@ -181,12 +181,12 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
             None => Err(FieldError::missing("request", "an object, next to an object `response`")),
         };
     }
-    let said = said(&object, checks, metrics.is_empty().then_some(context))?;
+    let content = content_of(&object, checks, metrics.is_empty().then_some(context))?;
     let figures = figures(&metrics);
-    if figures.id.is_some() && said.id.is_some() && figures.id != said.id {
+    if figures.id.is_some() && content.id.is_some() && figures.id != content.id {
         return Err(FieldError::silent("metrics.id", "the same as `_id`"));
     }
-    let whole = join(figures, said);
+    let whole = join(figures, content);
     if whole.created_at.is_none() {
         time(&metrics, &["created_at"]).and(time(&object, &["created_at"]))?;
         return Err(FieldError::missing("created_at", "a time"));
@@ -283,7 +283,7 @@ fn untracked(row: &Members<'_>) -> Option<bool> {
 
 /// Reads the fields of a log object outside of its `metrics`. With `alone`, for a log object
 /// without metrics, also reads headers and bodies, under the policy of that context.
-fn said(
+fn content_of(
     object: &Members<'_>,
     checks: Checks,
     alone: Option<&Context>,
@@ -362,12 +362,12 @@ fn payload(field: &str, raw: Option<&str>, checks: Checks) -> Result<Option<Stri
 fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
     let own = raw.map(open);
     let own = own.as_deref().and_then(members);
-    let said = || gateway.iter().filter(|(_, raw)| *raw != "null");
-    if own.is_none() && said().next().is_none() {
+    let forwarded = || gateway.iter().filter(|(_, raw)| *raw != "null");
+    if own.is_none() && forwarded().next().is_none() {
         return None;
     }
     let mut all = Vec::new();
-    for (name, value) in own.iter().flatten().chain(said()) {
+    for (name, value) in own.iter().flatten().chain(forwarded()) {
         all.push(if all.is_empty() { b'{' } else { b',' });
         crate::record::json::write_string(&mut all, name);
         all.push(b':');

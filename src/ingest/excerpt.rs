@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_to_be_tracked_or_cannot_be_read_has_no_excerpt() {
+    fn untracked_and_unreadable_records_have_no_excerpt() {
         let off = json!({ "x-portkey-debug": "false" });
         for untracked in [
             json!({ "do_not_track": true }),

@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_what_it_leaves_out_and_is_later() {
+    fn a_change_keeps_omitted_values_and_has_a_later_time() {
         let at = |micros| DateTime::from_timestamp_micros(micros);
         let old = Feedback {
             id: Some("f".to_owned()),

@@ -408,8 +408,8 @@ mod tests {
             ("llama3:8b", &[("ollama", "llama3:8b"), ("", "ollama/llama3:8b")]),
             ("gpt-4.1", &[("openai", "gpt-4.1"), ("openai", "gpt-4.1-2025-04-14")]),
         ];
-        for (name, said) in groups {
-            for (org, model) in said {
+        for (name, examples) in groups {
+            for (org, model) in examples {
                 let org = Some(*org).filter(|org| !org.is_empty());
                 assert_eq!(canonical_model(org, model), name, "{org:?} {model}");
             }

@@ -239,7 +239,8 @@ impl Price {
     /// or on overflow.
     fn cents(&self, request: i64, response: i64, parts: &Parts, halves: i128) -> Option<f64> {
         let fresh = request.checked_sub(parts.request_units()).filter(|rest| *rest >= 0)?;
-        let said = response.checked_sub(parts.response_units()).filter(|rest| *rest >= 0)?;
+        let plain_output =
+            response.checked_sub(parts.response_units()).filter(|rest| *rest >= 0)?;
         let terms = [
             (fresh, self.input),
             (parts.tool_use, self.input),
@@ -248,7 +249,7 @@ impl Price {
             (parts.cache_write_1h, self.cache_write_1h),
             (parts.audio_input, self.audio_input),
             (parts.audio_cache_read, self.audio_cache_read),
-            (said, self.output),
+            (plain_output, self.output),
             (parts.reasoning, self.reasoning),
             (parts.audio_output, self.audio_output),
             (parts.image_output, None),

@@ -148,30 +148,33 @@ mod tests {
                 { "provider": "groq" },
             ],
         });
-        let told = |path: &str, host: &str, retries| Answerer {
+        let expected = |path: &str, host: &str, retries| Answerer {
             path: Some(path.to_owned()),
             host: Some(host.to_owned()),
             retries: Some(retries),
         };
         assert_eq!(
             answerer(&config, "anthropic", "claude-a"),
-            told("config.targets[0]", "http://all", true)
+            expected("config.targets[0]", "http://all", true)
         );
         assert_eq!(
             answerer(&config, "openai", "gpt-4o"),
-            told("config.targets[1].targets[0]", "http://all", false)
+            expected("config.targets[1].targets[0]", "http://all", false)
         );
         assert_eq!(
             answerer(&config, "openai", "gpt-4o-mini"),
-            told("config.targets[1].targets[1]", "http://own", false)
+            expected("config.targets[1].targets[1]", "http://own", false)
         );
-        assert_eq!(answerer(&config, "groq", "any"), told("config.targets[2]", "http://all", true));
+        assert_eq!(
+            answerer(&config, "groq", "any"),
+            expected("config.targets[2]", "http://all", true)
+        );
         assert_eq!(answerer(&config, "openai", "other"), Answerer::default());
         assert_eq!(Config::read(Some(&config.to_string()), true).mode.as_deref(), Some("FALLBACK"));
     }
 
     #[test]
-    fn targets_that_both_fit_tell_what_they_have_in_common() {
+    fn several_matching_targets_give_their_common_values() {
         let target = json!({ "provider": "openai", "custom_host": "http://own", "override_params": { "model": "m" } });
         let either = json!({ "provider": "openai", "custom_host": "http://own", "retry": { "attempts": 1 } });
         let config = json!({ "strategy": { "mode": "loadbalance" }, "targets": [target, either] });

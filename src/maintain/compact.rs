@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::expire::{Fate, fate};
+use super::expire::{Disposition, disposition};
 use super::{MAX_FILES, MAX_OPEN_BYTES, Policy, held};
 use crate::plan::Rules;
 use crate::table::{DataFile, FileIndex};
@@ -51,7 +51,9 @@ pub fn plan(now: DateTime<Utc>, index: &FileIndex, rules: &Rules, policy: Policy
         // is quiet.
         let newest_ms = files.iter().map(|file| file.modified_ms).max().unwrap_or(0);
         let quiet = now.timestamp_millis() - newest_ms >= policy.quiet_ms;
-        let stays = |file: &&Arc<DataFile>| fate(file, rules, now.timestamp_micros()) == Fate::Stay;
+        let stays = |file: &&Arc<DataFile>| {
+            disposition(file, rules, now.timestamp_micros()) == Disposition::Stay
+        };
         let mut files: Files = files.iter().filter(stays).map(Arc::clone).collect();
         // Small files first: they gain most, and a merge that reaches its limits stops before the
         // big ones.
@@ -290,7 +292,7 @@ mod tests {
         assert_eq!(
             planned(99, files(8)),
             [(8, false)],
-            "a day that a clock ran ahead to is no past day"
+            "a day in the future of a fast clock is not past"
         );
     }
 
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_or_is_written_anew_is_not_joined() {
+    fn files_that_expire_or_are_rewritten_are_not_merged() {
         let now = day(140);
         let of = |retention_days, date, name| with_class(retention_days, date, name, MIB, false);
         let files = vec![
@@ -323,7 +325,7 @@ mod tests {
             let terms = HashMap::from([("acme".to_owned(), Terms::without_plan(0))]);
             Rules::new(Terms::without_plan(30), terms, HashSet::new(), erasures, moving)
         };
-        // Part of day 110 stays until its last moment is past.
+        // Day 110 is kept until its end is past the retention.
         assert_eq!(days(&rules(vec![], vec![])), [(110, 0), (110, 30)]);
         let moving = Moving { organisation: "acme".to_owned(), from_days: 30, clean_before_ms: 0 };
         assert_eq!(days(&rules(vec![], vec![moving])), [(110, 0)]);

@@ -21,29 +21,29 @@ pub struct Expiry {
 pub fn plan_expiry(now: DateTime<Utc>, index: &FileIndex, rules: &Rules) -> Expiry {
     let mut expiry = Expiry::default();
     for file in index.iter() {
-        match fate(file, rules, now.timestamp_micros()) {
-            Fate::Drop => expiry.drop.push(Arc::clone(file)),
-            Fate::Rewrite => expiry.rewrite.push(Arc::clone(file)),
-            Fate::Stay => {}
+        match disposition(file, rules, now.timestamp_micros()) {
+            Disposition::Drop => expiry.drop.push(Arc::clone(file)),
+            Disposition::Rewrite => expiry.rewrite.push(Arc::clone(file)),
+            Disposition::Stay => {}
         }
     }
     expiry
 }
 
-/// Action on a file.
+/// Required action on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Disposition {
     Drop,
     Rewrite,
     Stay,
 }
 
-pub(super) fn fate(file: &DataFile, rules: &Rules, now_micros: i64) -> Fate {
+pub(super) fn disposition(file: &DataFile, rules: &Rules, now_micros: i64) -> Disposition {
     let facts = file.facts();
     match rules.outlook(facts, now_micros) {
-        Outlook::Hidden => Fate::Drop,
-        _ if rules.must_rewrite(facts) => Fate::Rewrite,
-        _ => Fate::Stay,
+        Outlook::Hidden => Disposition::Drop,
+        _ if rules.must_rewrite(facts) => Disposition::Rewrite,
+        _ => Disposition::Stay,
     }
 }
 

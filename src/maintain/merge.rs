@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn two_inputs_are_joined_whatever_they_hold() {
+    fn two_inputs_are_merged_whatever_their_size() {
         let giant = Size { bytes: 1, held: 50 << 20 };
         assert_eq!(super::first_run(&[giant; 2], 1 << 20), None);
         assert_eq!(super::first_run(&[giant; 1], 1 << 20), None);

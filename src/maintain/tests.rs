@@ -297,7 +297,7 @@ async fn ten_of_thirty_days_expire_in_one_commit_and_no_file_is_read() {
     assert_eq!(after.rows(), 20 * 21);
     assert_eq!(plan_expiry(at(DAY + 1, 0), &after, &rules), Expiry::default());
     let gone = commit_dropped(&rig.table, &expiry.drop[..1]).await.unwrap();
-    assert_eq!(gone.version, after.version, "what is gone already is no second commit");
+    assert_eq!(gone.version, after.version, "removing files again makes no commit");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,7 +330,7 @@ async fn rows_of_an_organisation_that_was_upgraded_outlive_their_class() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rewrite_takes_what_is_erased_and_says_for_which_request() {
+async fn a_rewrite_removes_erased_rows_and_counts_them_by_request() {
     let rig = Rig::in_memory().await;
     let row = |organisation, id: u64| record(organisation, id, at(DAY, id as i64));
     let rows = vec![
@@ -368,7 +368,7 @@ async fn a_rewrite_takes_what_is_erased_and_says_for_which_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_which_nothing_stays_goes() {
+async fn a_file_without_remaining_rows_is_removed() {
     let rig = Rig::in_memory().await;
     let file =
         rig.flush(vec![record("acme", 1, at(DAY, 0))], &forever(), at(DAY, 1)).await.remove(0);
@@ -381,7 +381,7 @@ async fn a_file_of_which_nothing_stays_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_does_not_hold_what_the_table_says_is_left_as_it_is() {
+async fn a_file_that_contradicts_the_table_is_left_unchanged() {
     let rig = Rig::in_memory().await;
     let rows = vec![record("acme", 1, at(DAY, 0)), record("acme", 2, at(DAY, 0))];
     let file = DataFile { rows: 3, ..rig.flush(rows, &forever(), at(DAY, 1)).await.remove(0) };
@@ -406,7 +406,7 @@ proptest! {
     /// For any plans and erasures, the remaining rows are those that the rules make visible, each
     /// in its class.
     #[test]
-    fn a_rewrite_keeps_exactly_what_the_rules_keep(
+    fn a_rewrite_keeps_exactly_the_rows_that_the_rules_keep(
         rows in prop::collection::vec((0..4_usize, 0..12_i64), 1..40),
         days in prop::array::uniform4(prop::sample::select(vec![0, 3, 5, 30])),
         class in prop::sample::select(vec![0, 3, 30]),

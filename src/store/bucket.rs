@@ -80,8 +80,8 @@ impl Bucket {
     pub fn new(url: &Url, config: &Config) -> crate::error::Result<Self> {
         let bucket = url.host_str().unwrap_or_default().to_owned();
         let builder = builder(&bucket, config)?;
-        let told = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-        let endpoint = told.unwrap_or_else(|| {
+        let configured = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        let endpoint = configured.unwrap_or_else(|| {
             let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
             format!("https://s3.{}.amazonaws.com", region.as_deref().unwrap_or("us-east-1"))
         });
@@ -119,9 +119,9 @@ impl Bucket {
         let listed = self.bare.list_paginated(Some(prefix.as_ref()), options).await;
         match listed.map_err(|error| self.place.named(error)) {
             Ok(_) => Ok(()),
-            Err(error) => Err(match told(&error) {
-                Some(told) => {
-                    Error::new(ErrorKind::Storage, told.message.clone()).with_source(error)
+            Err(error) => Err(match context_of(&error) {
+                Some(context) => {
+                    Error::new(ErrorKind::Storage, context.message.clone()).with_source(error)
                 }
                 None => Error::storage(format!("{} failed", self.place)).with_source(error),
             }),
@@ -327,8 +327,8 @@ fn denied(text: &str) -> bool {
     ["status code: 401", "status code: 403"].iter().any(|status| text.contains(status))
 }
 
-fn told<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ContextError> {
-    error.downcast_ref::<ContextError>().or_else(|| error.source().and_then(told))
+fn context_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ContextError> {
+    error.downcast_ref::<ContextError>().or_else(|| error.source().and_then(context_of))
 }
 
 /// Returns the text of a builder error, which names settings and never their values.
@@ -555,10 +555,10 @@ mod tests {
             );
         }
         assert!(matches!(place().named(missing("NoSuchKey")), E::NotFound { .. }));
-        let said = "<Code>SignatureDoesNotMatch</Code><StringToSign>hidden</StringToSign>";
-        let listed = format!("Server returned non-2xx status code: 403 Forbidden: {said}");
+        let answer = "<Code>SignatureDoesNotMatch</Code><StringToSign>hidden</StringToSign>";
+        let listed = format!("Server returned non-2xx status code: 403 Forbidden: {answer}");
         let denied = [
-            E::PermissionDenied { path: "x".to_owned(), source: said.into() },
+            E::PermissionDenied { path: "x".to_owned(), source: answer.into() },
             E::Generic { store: "S3", source: listed.into() },
         ];
         for denied in denied.map(|error| place().named(error)) {
@@ -579,6 +579,6 @@ mod tests {
                 && text.ends_with("connection refused"),
             "{text}"
         );
-        assert!(told(&silent).is_some());
+        assert!(context_of(&silent).is_some());
     }
 }

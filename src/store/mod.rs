@@ -386,7 +386,7 @@ impl Store {
     }
 
     /// Returns the path of the state and the lease of maintenance.
-    pub fn upkeep_path(&self) -> Path {
+    pub fn maintenance_path(&self) -> Path {
         self.path("upkeep.json")
     }
 
@@ -620,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_what_exists_and_makes_what_may_be_made() {
+    fn opens_existing_folders_and_creates_missing_ones_if_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = folder.path().join("a b/c");
         let text = wanted.to_str().unwrap();

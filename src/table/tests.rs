@@ -242,7 +242,7 @@ async fn a_lost_answer_is_no_second_commit() {
 }
 
 #[tokio::test]
-async fn what_the_disk_could_not_keep_is_an_error() {
+async fn a_failed_sync_is_an_error() {
     let faulty = Arc::new(Faulty::default());
     let store = over(Arc::clone(&faulty) as _);
     let table = make(&store).await;
@@ -264,7 +264,7 @@ async fn an_abandoned_commit_is_whole() {
 }
 
 #[tokio::test]
-async fn only_what_nobody_needs_is_an_orphan() {
+async fn only_unreferenced_files_are_orphans() {
     let folder = tempfile::tempdir().unwrap();
     let store = on_disk(&folder.path().join("my data"));
     let table = make(&store).await;
@@ -464,7 +464,7 @@ async fn another_writer_goes_on_after_the_log_was_cleaned() {
 }
 
 #[tokio::test]
-async fn a_log_whose_checkpoint_is_not_what_was_committed_is_not_cleaned() {
+async fn a_log_whose_checkpoint_differs_from_its_commits_is_not_cleaned() {
     let store = memory();
     let table = make(&store).await;
     table.commit(append(vec![file(30, DAY, 1)], None)).await.unwrap();

@@ -8,7 +8,7 @@ use uuid::Builder;
 
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Record};
 
-/// One of so many calls gets feedback.
+/// One in this many calls gets feedback.
 const ONE_OF: u32 = 12;
 
 /// Generates feedback. The same seed and records give the same feedback.

@@ -26,7 +26,7 @@ fn the_same_plan_gives_the_same_records_and_another_seed_others() {
 }
 
 #[test]
-fn the_sample_file_is_what_the_generator_makes() {
+fn the_sample_file_equals_the_output_of_the_generator() {
     let committed =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/sample.jsonl")).unwrap();
     let plan = Plan { days: 1, ..plan(60, 637) };
@@ -52,7 +52,7 @@ fn the_records_lie_in_order_within_the_days_and_follow_the_hours() {
 }
 
 #[test]
-fn everything_that_a_report_tells_apart_occurs() {
+fn every_case_that_a_report_distinguishes_occurs() {
     let records: Vec<Record> = Generator::new(plan(20_000, 7)).collect();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for record in &records {

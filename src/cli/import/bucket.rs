@@ -242,8 +242,8 @@ fn parse(raw: &Bytes, limit: u64, context: &ingest::Context) -> Result<Holds, St
         Ok(Logged::Guardrail(seen)) => Ok(Holds::Guardrail(seen)),
         Err(error) => {
             let seen = ingest::seen(str::from_utf8(&text).unwrap_or_default(), &error, context);
-            let told = error.to_string();
-            Ok(Holds::Unread(told, Box::new(Refused { seen, ..error.into() })))
+            let reason = error.to_string();
+            Ok(Holds::Unread(reason, Box::new(Refused { seen, ..error.into() })))
         }
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn compression_is_told_by_content_and_members_follow_each_other() {
+    fn compression_is_detected_from_content_and_members_are_concatenated() {
         assert_eq!(text_of(Vec::new()).unwrap(), "");
         assert_eq!(text_of(b"{}".to_vec()).unwrap(), "{}");
         assert_eq!(text_of([gzip("one\n"), gzip("two\n")].concat()).unwrap(), "one\ntwo\n");
@@ -146,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_keeps_is_named() {
+    fn files_of_other_programs_are_named() {
         for (bytes, name) in [(&b"PAR1\x15\x04"[..], "Parquet"), (b"ARROW1\0\0", "Arrow")] {
-            let said = text_of(bytes.to_vec()).unwrap_err().to_string();
-            assert!(said.contains(name) && said.contains("JSON lines"), "{said}");
+            let message = text_of(bytes.to_vec()).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("JSON lines"), "{message}");
         }
     }
 

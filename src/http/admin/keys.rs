@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_makes_a_key_that_reaches_further_than_the_own_one() {
+    fn a_key_cannot_create_a_key_with_a_wider_reach() {
         let now = DateTime::UNIX_EPOCH;
         let operator = Access::operator("o");
         let acme = Access { organisation: Some("acme".to_owned()), ..operator.clone() };

@@ -145,7 +145,7 @@ fn mutating() -> Vec<(String, Route)> {
 
 /// A client that disconnects during a write takes no lock from it, and the change completes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_request_ends_what_it_began_on_every_route() {
+async fn a_dropped_request_completes_its_change_on_every_route() {
     let bed = Bed::new().await;
     let mut unwritten = Vec::new();
     for (name, route) in mutating() {
@@ -214,7 +214,7 @@ async fn a_request_that_is_dropped_after_any_step_is_done_whole_or_not_at_all() 
 
 /// A key that is revoked between the arrival of its request and the write changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
+async fn a_key_that_is_revoked_during_a_request_changes_nothing_on_any_route() {
     let bed = Bed::new().await;
     let engine = bed.app.engine.clone();
     for (name, route) in mutating() {

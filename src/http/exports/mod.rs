@@ -112,7 +112,7 @@ pub(crate) async fn start(
     if !again || app.engine.export_job(access, &id)?.status == ExportStatus::Draft {
         app.engine.start_export(access, &id).await?;
     }
-    Ok(said("Export started; its status becomes `success` when the file is ready"))
+    Ok(confirmation("Export started; its status becomes `success` when the file is ready"))
 }
 
 /// `POST /v1/logs/exports/{id}/cancel`.
@@ -127,7 +127,7 @@ pub(crate) async fn cancel(
     if !again || app.engine.export_job(access, &id)?.status != ExportStatus::Stopped {
         app.engine.cancel_export(access, &id).await?;
     }
-    Ok(said("Export cancelled"))
+    Ok(confirmation("Export cancelled"))
 }
 
 /// `GET /v1/logs/exports/{id}/download`: returns a URL that opens the file for an hour, without a
@@ -251,7 +251,7 @@ fn made(job: &ExportJob) -> Answer<Value> {
     answer(json!({ "id": job.id, "total": job.total, "object": "export" }))
 }
 
-fn said(message: &str) -> Answer<Value> {
+fn confirmation(message: &str) -> Answer<Value> {
     answer(json!({ "message": message, "object": "export" }))
 }
 
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_clients_send_is_taken_as_it_comes() {
+    fn lenient_requests_of_clients_are_accepted() {
         for empty in [
             "",
             " ",

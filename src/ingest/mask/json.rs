@@ -42,7 +42,7 @@ enum Found {
 pub(super) struct Unreadable;
 
 /// Names of message content and of schemas, in lower case and without `_` and `-`.
-const SAID: [&str; 10] = [
+const CONTENT_NAMES: [&str; 10] = [
     "content",
     "contents",
     "documents",
@@ -248,7 +248,7 @@ fn judged(name: &str, place: Place) -> Found {
     }
     let plain: String = lower.chars().filter(|letter| !matches!(letter, '_' | '-')).collect();
     let plain = plain.as_str();
-    if SAID.contains(&plain)
+    if CONTENT_NAMES.contains(&plain)
         || SCHEMAS.contains(&plain)
         || (place == Place::Tools && IN_TOOLS.contains(&plain))
     {

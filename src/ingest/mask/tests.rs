@@ -239,7 +239,7 @@ fn keys_beside_schemas_are_masked() {
 }
 
 #[test]
-fn attributes_are_masked_by_their_names_and_by_what_they_hold() {
+fn attributes_are_masked_by_their_names_and_values() {
     let key = "planted-0123456789";
     for (name, text) in [
         ("url.query", format!("a=b&key={key}")),

@@ -15,7 +15,7 @@ use crate::record::json::{list, members};
 pub(super) struct Content {
     /// Messages of the request.
     pub(super) messages: Vec<String>,
-    /// A prompt, or the input of an embedding, that is no list of messages.
+    /// A prompt, or the input of an embedding, that is not a list of messages.
     pub(super) input: Option<String>,
     /// The whole body of the request.
     pub(super) asked: Option<String>,
@@ -49,11 +49,11 @@ pub(super) const PREFIXES: [&str; 6] = [
     "llm.input_messages.",
     "llm.output_messages.",
 ];
-/// Names that begin like a numbered message but are none.
+/// Names that begin like a numbered message but are not one.
 pub(super) const NOT_MESSAGES: [&str; 2] = ["gen_ai.prompt.name", "gen_ai.prompt.version"];
 
 impl Content {
-    /// Takes a list of messages, or else an input.
+    /// Sets a list of messages, or else an input.
     pub(super) fn prompt(&mut self, prompt: String) {
         match list(&prompt) {
             Some(_) => push_messages(&prompt, "user", &mut self.messages),
@@ -66,7 +66,7 @@ impl Content {
         self.choice(&Object::new().text("role", "assistant").raw("content", content).end(), None);
     }
 
-    /// Takes the whole request, or what was asked if it is no object.
+    /// Sets the whole request, or its input if it is not an object.
     pub(super) fn whole_request(&mut self, input: String) {
         match members(&input) {
             Some(_) => self.asked = Some(input),
@@ -93,7 +93,7 @@ impl Content {
         self.choices.push(choice.end());
     }
 
-    /// Takes from another what this one does not say.
+    /// Copies from another the content that this one lacks.
     pub(super) fn fill(&mut self, other: Self) {
         if !self.is_asked() {
             self.messages = other.messages;

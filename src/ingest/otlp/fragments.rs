@@ -38,7 +38,7 @@ struct Fragment {
     span_id: String,
     is_embedding: bool,
     /// Content of each event, with its time.
-    said: Vec<(Option<DateTime<Utc>>, Content)>,
+    events: Vec<(Option<DateTime<Utc>>, Content)>,
 }
 
 impl Fragments {
@@ -60,12 +60,17 @@ impl Fragments {
         ] {
             call::payload(field, &body)?;
         }
-        let said = (created_at, content);
+        let event = (created_at, content);
         match self.places.get(&(trace_id.clone(), span_id.clone())) {
-            Some(place) => self.fragments[*place].said.push(said),
+            Some(place) => self.fragments[*place].events.push(event),
             None => {
                 self.places.insert((trace_id.clone(), span_id.clone()), self.fragments.len());
-                self.fragments.push(Fragment { trace_id, span_id, is_embedding, said: vec![said] });
+                self.fragments.push(Fragment {
+                    trace_id,
+                    span_id,
+                    is_embedding,
+                    events: vec![event],
+                });
             }
         }
         Ok(())
@@ -94,10 +99,10 @@ fn response(content: &Content) -> String {
 impl Fragment {
     fn record(mut self) -> Record {
         // Events without a time come last.
-        self.said.sort_by_key(|(at, _)| (at.is_none(), *at));
-        let created_at = self.said.first().and_then(|(at, _)| *at);
+        self.events.sort_by_key(|(at, _)| (at.is_none(), *at));
+        let created_at = self.events.first().and_then(|(at, _)| *at);
         let mut content = Content::default();
-        self.said.into_iter().for_each(|(_, said)| content.extend(said));
+        self.events.into_iter().for_each(|(_, event)| content.extend(event));
         let message = |text: String| {
             // Each event fits, and together they are nested no deeper.
             let body = if text == NOTHING { None } else { Checks::from_text(&text).payload(&text) };

@@ -9,6 +9,7 @@
 mod any;
 mod call;
 mod content;
+mod conventions;
 mod export;
 mod figures;
 mod labels;
@@ -16,7 +17,6 @@ mod messages;
 mod object;
 mod others;
 mod fragments;
-mod said;
 mod wire;
 
 use crate::ingest::{Context, EXCERPTS_AT_ONCE, Rejection, seen};

@@ -58,18 +58,20 @@ pub(super) fn answered(
     attributes: &Attributes,
     used: &mut Vec<&'static str>,
 ) -> bool {
-    const SAID: [&str; 2] = ["ai.response.text", "ai.response.object"];
+    const ANSWERS: [&str; 2] = ["ai.response.text", "ai.response.object"];
     const CALLS: &str = "ai.response.toolCalls";
     const REASONING: &str = "ai.response.reasoning";
-    let said = first(attributes, &SAID);
+    let answer = first(attributes, &ANSWERS);
     let calls = first(attributes, &[CALLS]);
-    if said.is_some() || calls.is_some() {
+    if answer.is_some() || calls.is_some() {
         let mut message = Object::new().text("role", "assistant");
         message.add_raw(
             "content",
-            &said.and_then(|(_, text)| text.text()).map_or("null".to_owned(), |text| quoted(&text)),
+            &answer
+                .and_then(|(_, text)| text.text())
+                .map_or("null".to_owned(), |text| quoted(&text)),
         );
-        used.extend(said.map(|(name, _)| name));
+        used.extend(answer.map(|(name, _)| name));
         if let Some((name, reasoning)) = first(attributes, &[REASONING]) {
             used.push(name);
             message.add_raw("reasoning_content", &quoted(&reasoning.text().unwrap_or_default()));

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_fields_are_read_back() {
         let mut message = Vec::new();
         write_number(&mut message, 1, 300);
         write_number(&mut message, 2, 0);

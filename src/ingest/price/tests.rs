@@ -55,7 +55,7 @@ fn costs_are_exact_to_the_last_digit() {
 }
 
 #[test]
-fn what_is_not_known_has_no_cost() {
+fn unknown_models_and_tokens_have_no_cost() {
     assert_eq!(cents("openai", "gpt-unheard-of", 9, 9), Cost::NoPrice);
     assert_eq!(
         cents("my-own-server", "gpt-4o", 9, 9),
@@ -96,7 +96,7 @@ fn names_are_found_as_clients_write_them() {
     assert_eq!(
         cents("", "o3", 9, 9),
         Cost::NoPrice,
-        "providers differ, so without one there is no telling"
+        "providers differ, so without one the price is unknown"
     );
     let claude = cents("anthropic", "claude-sonnet-4-20250514", 1_000, 100);
     assert_eq!(claude, Cost::Cents(0.45));
@@ -207,7 +207,7 @@ fn service_tiers_cost_half_or_have_no_cost() {
 }
 
 #[test]
-fn a_call_with_what_is_billed_beside_tokens_has_no_cost() {
+fn a_call_with_charges_beside_tokens_has_no_cost() {
     let billed = Billed { is_partial: true, ..Billed::default() };
     assert_eq!(Prices::built_in().cost(&tokens("openai", "gpt-4o", 9, 9), &billed), Cost::NoPrice);
 }
@@ -226,7 +226,7 @@ fn long_requests_have_another_price() {
     assert_eq!(
         cents("openai", "gpt-5.4", 272_001, 0),
         Cost::NoPrice,
-        "dearer, by how much is not known"
+        "more expensive, by an unknown factor"
     );
 }
 
@@ -319,7 +319,7 @@ fn the_built_in_table_is_plausible() {
             check(output <= 15 * input, "an answer costs at most 15 times the question");
             check(
                 within(price.cache_read, 5, 1_000),
-                "what was cached costs 0.5 to 100 % of the input",
+                "cached tokens cost 0.5 to 100 % of the input",
             );
             check(
                 within(price.cache_write, 1_000, 1_270),

@@ -104,7 +104,7 @@ fn every_field_of_a_litellm_payload_has_its_column() {
 }
 
 #[test]
-fn litellms_cases_are_told_apart() {
+fn litellms_cases_are_distinguished() {
     let of = |changes: Value| litellm(&with(payload(), changes));
     for (hit, status) in [
         (json!(true), "HIT"),
@@ -339,7 +339,7 @@ fn config() -> Value {
 }
 
 #[test]
-fn a_hook_says_what_it_can_and_its_keys_are_gone() {
+fn a_hook_becomes_a_record_without_its_keys() {
     let record = hook(&event(&config()));
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(record.created_at, Some(now()));
@@ -450,7 +450,7 @@ fn a_hooks_config_tells_which_target_answered() {
 }
 
 #[test]
-fn what_is_no_answered_call_is_no_record() {
+fn calls_without_an_answer_are_not_records() {
     let before = with(event(&config()), json!({ "eventType": "beforeRequestHook" }));
     // `default.log` before a request has no `eventType`.
     let mut unanswered = event(&config());

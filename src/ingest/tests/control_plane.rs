@@ -144,7 +144,7 @@ fn a_row_of_figures_has_every_column_that_there_is() {
 }
 
 #[test]
-fn a_log_object_has_the_figures_and_what_was_said_with_secrets_masked() {
+fn a_log_object_has_metrics_and_content_with_secrets_masked() {
     let body = r#"{"messages":[{"content":"hi","role":"user"}],"model":"gpt-4o"}"#;
     let config = r#""{\"provider\":\"openai\",\"api_key\":\"01********fgh\"}""#;
     let headers = format!(
@@ -169,7 +169,7 @@ fn a_log_object_has_the_figures_and_what_was_said_with_secrets_masked() {
 }
 
 #[test]
-fn what_is_not_known_is_null_and_a_cost_of_0_is_kept() {
+fn unknown_values_are_null_and_a_cost_of_0_is_kept() {
     let unset = json!({
         "cost": 0, "ttlt": 0, "upstream_response_time": 0, "cache_status": "", "cache_type": "", "virtual_key": "",
         "parent_span_id": "", "_user": "", "_environment": "", "metadata.key": [], "metadata.value": [], "extra_value": "",
@@ -224,7 +224,7 @@ fn content_of_a_call_that_is_not_tracked_is_dropped_from_each_part() {
 }
 
 #[test]
-fn a_log_object_without_figures_says_what_its_bodies_and_headers_say() {
+fn a_log_object_without_metrics_takes_them_from_bodies_and_headers() {
     let mut alone = object();
     alone["metrics"] = Value::Null;
     alone["request"]["portkeyHeaders"] = json!({
@@ -253,7 +253,7 @@ fn a_log_object_without_figures_says_what_its_bodies_and_headers_say() {
 }
 
 #[test]
-fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
+fn invalid_fields_are_refused_by_name_and_without_their_content() {
     let deep = format!("{}1{}", "[".repeat(121), "]".repeat(121));
     let deep: Value = serde_json::from_str(&deep).unwrap();
     let mut too_deep = object();
@@ -319,7 +319,7 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
 
 #[test]
 fn feedback_is_read_within_its_bounds() {
-    let said = json!({
+    let rating = json!({
         "id": "f-1", "trace_id": "t", "organisation_id": "acme", "value": 5, "weight": 0.5, "source": "API",
         "created_at": "2026-11-21 16:27:03", "meta.key": ["_user", "text"], "meta.value": ["ann", "ok"],
     });
@@ -340,10 +340,10 @@ fn feedback_is_read_within_its_bounds() {
         ],
         ..Feedback::default()
     };
-    let Batch { feedback, rejections, .. } = batch("feedbacks", &json!([said]));
+    let Batch { feedback, rejections, .. } = batch("feedbacks", &json!([rating]));
     assert_eq!((feedback, rejections), (vec![expected], vec![]));
     let mut others = [-10, 10]
-        .map(|value| with(said.clone(), json!({ "value": value, "weight": null })))
+        .map(|value| with(rating.clone(), json!({ "value": value, "weight": null })))
         .to_vec();
     let bad = [
         json!({ "value": 11 }),
@@ -351,7 +351,7 @@ fn feedback_is_read_within_its_bounds() {
         json!({ "weight": 2 }),
         json!({ "trace_id": "" }),
     ];
-    others.extend(bad.map(|change| with(said.clone(), change)));
+    others.extend(bad.map(|change| with(rating.clone(), change)));
     let Batch { feedback, rejections, .. } = batch("feedbacks", &json!(others));
     assert_eq!(
         feedback.iter().map(|one| (one.value, one.weight)).collect::<Vec<_>>(),
@@ -362,7 +362,7 @@ fn feedback_is_read_within_its_bounds() {
 }
 
 #[test]
-fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
+fn results_of_guardrails_become_feedback_without_loss() {
     let found = json!({
         "id": "h-1", "organisation_id": "acme", "workspace_slug": "search", "generation_id": "call-1", "trace_id": "t",
         "internal_trace_id": "it", "hook_id": "pg-1", "hook_event_type": "beforeRequestHook", "hook_category": "guardrail",

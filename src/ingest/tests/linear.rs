@@ -167,7 +167,7 @@ fn of_otlp() -> Vec<Case> {
         "ingest/otlp/others.rs",
         "ingest/otlp/labels.rs",
         "ingest/otlp/object.rs",
-        "ingest/otlp/said.rs",
+        "ingest/otlp/conventions.rs",
     ];
     let read = |encoding: Encoding, signal: Signal, request: String| {
         let bytes = match encoding {

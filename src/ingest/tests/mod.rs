@@ -199,7 +199,7 @@ fn a_time_that_no_call_can_have_refuses_its_record_alone_in_every_shape() {
 }
 
 #[test]
-fn what_is_below_0_is_refused_in_our_form_and_not_known_in_others() {
+fn negative_counts_are_refused_in_our_form_and_null_in_others() {
     for field in ["req_units", "total_units", "response_time", "time_to_last_token", "cost"] {
         let lines =
             ["-1", "0", "1e400"].map(|number| format!("{{\"{field}\":{number}}}")).join("\n");
@@ -364,7 +364,7 @@ fn lines_of_rejections_are_counted_once_however_many_there_are() {
 }
 
 #[test]
-fn an_excerpt_is_masked_and_absent_where_nothing_is_to_be_tracked() {
+fn an_excerpt_is_masked_and_absent_for_untracked_calls() {
     let (_, rejections) = native(
         "{\"cost\":\"abc\",\"request\":{\"headers\":{\"authorization\":\"Bearer sk-1234567890\"}}}",
     );

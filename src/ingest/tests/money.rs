@@ -286,7 +286,7 @@ fn dollars_of_a_span_become_cents_to_the_last_digit() {
 }
 
 #[test]
-fn a_known_url_tells_the_provider_where_the_source_does_not() {
+fn a_known_url_gives_the_provider_if_the_source_does_not() {
     let bare = |url: &str| {
         let usage = json!({ "usage": { "prompt_tokens": 9, "completion_tokens": 9 } });
         let request = json!({ "url": url, "body": { "model": "gpt-4o" } });
@@ -310,10 +310,10 @@ fn a_known_url_tells_the_provider_where_the_source_does_not() {
     let batch = json!({ "table": "generations", "data": [row] }).to_string();
     let batch = crate::ingest::control_plane::rows(batch.as_bytes(), &Context::new(now())).unwrap();
     assert_eq!(batch.record_parts[0].1.ai_org.as_deref(), Some("x-ai"));
-    let said = native(r#"{"ai_org":"mine","request_url":"https://api.openai.com/v1","cost":1}"#)
+    let stated = native(r#"{"ai_org":"mine","request_url":"https://api.openai.com/v1","cost":1}"#)
         .0
         .remove(0);
-    assert_eq!(said.ai_org.as_deref(), Some("mine"));
+    assert_eq!(stated.ai_org.as_deref(), Some("mine"));
     let unsaid = native(r#"{"request_url":"https://api.groq.com/openai/v1","cost":1}"#).0.remove(0);
     assert_eq!(unsaid.ai_org.as_deref(), Some("groq"));
 }

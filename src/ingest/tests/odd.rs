@@ -96,7 +96,7 @@ fn numbers_that_only_python_has_are_null_and_the_call_is_kept() {
 
 /// As in JavaScript and Python, the last of two members with one key counts, in every format.
 #[test]
-fn of_doubled_keys_the_last_one_counts() {
+fn the_last_of_duplicate_keys_counts() {
     let of = |text: &str| {
         let (mut records, rejections) = native(text);
         assert_eq!((records.len(), rejections.len()), (1, 0), "{text}: {rejections:?}");
@@ -161,7 +161,7 @@ fn keys_in_a_config_that_stands_in_full_are_masked_in_every_shape() {
 }
 
 #[test]
-fn what_a_few_bytes_would_make_is_counted_before_it_is_made() {
+fn records_of_an_amplifying_body_are_counted_before_they_are_built() {
     let refused = |shape, body: String, headers: Headers| {
         let (records, rejections) = read_with(shape, body.as_bytes(), headers);
         assert!(records.is_empty(), "{}", records.len());
@@ -196,7 +196,7 @@ fn what_a_few_bytes_would_make_is_counted_before_it_is_made() {
 }
 
 #[test]
-fn what_is_copied_into_each_record_is_bounded_and_said_to_be() {
+fn values_copied_into_each_record_are_bounded_and_counted() {
     let pairs: Vec<String> = (0..1_000).map(|at| format!("\"k{at}\":\"v\"")).collect();
     let long = "s".repeat(100_000);
     let metadata = format!("{{{}}}", pairs.join(","));

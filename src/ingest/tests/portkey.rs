@@ -253,7 +253,7 @@ fn times_ids_and_numbers_come_in_every_type() {
     assert_eq!(
         (odd.response_status_code, odd.is_success),
         (None, None),
-        "a status that makes no sense is no success"
+        "an invalid status is not a success"
     );
 }
 
@@ -367,7 +367,7 @@ fn a_cost_is_computed_where_none_is_stated() {
     assert_eq!(
         of(r#""output":{"cost":{"cost":0}},"#, plain, "gpt-4o"),
         (Some(0.0), some("USD")),
-        "what is stated stays"
+        "stated values stay"
     );
     let cached =
         r#"{"prompt_tokens":9,"completion_tokens":9,"prompt_tokens_details":{"cached_tokens":4}}"#;

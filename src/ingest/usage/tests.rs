@@ -312,7 +312,7 @@ fn cohere_bills_less_than_it_reads() {
 }
 
 #[test]
-fn others_have_words_of_their_own() {
+fn other_providers_have_their_own_names() {
     check(
         r#"{"model":"llama3","message":{},"done":true,"prompt_eval_count":26,"eval_count":298}"#,
         26,
@@ -380,7 +380,7 @@ fn audio_has_kinds_of_its_own() {
     check(&twice, 264, 242, parts.plus(parts));
     let unclear = r#"{"usage":{"prompt_tokens":10,"completion_tokens":1,
         "prompt_tokens_details":{"audio_tokens":5,"cached_tokens":5}}}"#;
-    assert!(usage_of(unclear).billed.is_partial, "how much of the audio was cached is not known");
+    assert!(usage_of(unclear).billed.is_partial, "the cached part of the audio is unknown");
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn a_total_that_no_kind_explains_has_no_cost() {
 }
 
 #[test]
-fn what_is_billed_beside_tokens_is_told() {
+fn charges_beside_tokens_are_detected() {
     for more in [
         r#""server_tool_use":{"web_search_requests":2}"#,
         r#""num_sources_used":3"#,

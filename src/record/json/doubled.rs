@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_doubled_keys_stays_and_all_else_as_it_was() {
+    fn the_last_of_duplicate_keys_stays_and_the_rest_is_unchanged() {
         for (text, expected) in [
             (r#"{"model":"a","model":"b"}"#, r#"{"model":"b"}"#),
             (r#"{"model":"a", "x" : [1, 2], "model":"b"}"#, r#"{"x" : [1, 2], "model":"b"}"#),

@@ -485,7 +485,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_embedded_is_one_line_of_json(json in json_value(), text in any::<String>()) {
+    fn embedded_values_are_one_line_of_json(json in json_value(), text in any::<String>()) {
         prop_assert_eq!(&*embeddable(&json), &*json);
         for text in [&text, &json.replace(' ', "\n")] {
             let embedded = embeddable(text);

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn embeddable_keeps_mends_or_quotes() {
+    fn embeddable_keeps_repairs_or_quotes() {
         for (text, embedded) in [
             (r#"{"a":[1, 2.50]}"#, r#"{"a":[1, 2.50]}"#),
             ("{\n \"a b\" : [1 ,\r\n\t\"\\\"{ \\n\"] }", r#"{"a b":[1,"\"{ \n"]}"#),

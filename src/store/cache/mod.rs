@@ -93,7 +93,7 @@ impl DiskCache {
         let file = self.blocks.file_key(location);
         let blocks = Arc::clone(&self.blocks);
         let asked = wanted.clone();
-        let found = aside(move || blocks.read(file, &asked)).await;
+        let found = run_blocking(move || blocks.read(file, &asked)).await;
         let mut pieces = Pieces { location: location.clone(), about: None, parts: BTreeMap::new() };
         for (block, (about, bytes)) in found {
             pieces.about = Some(about);
@@ -116,7 +116,7 @@ impl DiskCache {
         }
         if !fetched.is_empty() {
             let blocks = Arc::clone(&self.blocks);
-            aside(move || {
+            run_blocking(move || {
                 fetched
                     .iter()
                     .for_each(|(about, start, bytes)| blocks.keep(file, about, *start, bytes))
@@ -307,7 +307,7 @@ impl ObjectStore for DiskCache {
 }
 
 /// Runs file system calls on a thread for blocking work. A panic there counts as an empty cache.
-async fn aside<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+async fn run_blocking<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_default(),
         Err(_) => work(),

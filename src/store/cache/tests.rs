@@ -139,7 +139,7 @@ async fn a_block_serves_every_range_in_it_and_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn what_a_read_says_of_the_object_is_the_same_from_the_cache() {
+async fn object_metadata_is_the_same_from_the_cache() {
     let bed = Bed::new(64 * MIB);
     let (path, bytes) = bed.put("part-a", MIB).await;
     let options =

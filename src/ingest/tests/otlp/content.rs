@@ -37,7 +37,7 @@ fn texts_of_unknown_attributes_are_content() {
     let record = one(chat(planted.clone()));
     assert_eq!(body(&record.response)["span_attributes"], planted);
     assert!(!format!("{:?}", record.metadata).contains("planted"), "{:?}", record.metadata);
-    assert!(!record.request.body.unwrap().contains("planted"), "what is sent again at a replay");
+    assert!(!record.request.body.unwrap().contains("planted"), "the body that a replay sends");
 
     let lists = json!({ "notes": ["planted", { "a": "planted" }], "team": "planted" });
     let record = one(chat(lists.clone()));
@@ -285,16 +285,16 @@ fn keys_in_attributes_are_masked_and_schemas_are_not() {
 
 #[test]
 fn events_of_one_request_stand_in_the_order_of_their_times() {
-    let said = |nanos: &str, content: &str| {
-        let mut said =
+    let event = |nanos: &str, content: &str| {
+        let mut event =
             requests::log("gen_ai.user.message", &json!({ "content": content }), &json!({}));
-        said["timeUnixNano"] = json!(nanos);
-        said
+        event["timeUnixNano"] = json!(nanos);
+        event
     };
     let events = [
-        said("1795278400000000300", "c"),
-        said("1795278400000000100", "a"),
-        said("1795278400000000200", "b"),
+        event("1795278400000000300", "c"),
+        event("1795278400000000100", "a"),
+        event("1795278400000000200", "b"),
     ];
     let mut taken = Vec::new();
     let logs = requests::logs_request(&events).to_string();
@@ -306,7 +306,7 @@ fn events_of_one_request_stand_in_the_order_of_their_times() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|said| said["content"].clone())
+        .map(|event| event["content"].clone())
         .collect();
     assert_eq!(words, ["a", "b", "c"]);
 }

@@ -86,11 +86,11 @@ fn one_odd_value_costs_no_more_than_itself() {
         assert_eq!((read.calls.len(), &read.refused[..]), (2, &[][..]), "{value}");
         assert_eq!(tag(&read.calls[0].record, "service.name"), Some("shop"));
 
-        let mut said =
+        let mut event =
             requests::log("gen_ai.user.message", &json!({ "content": "Hi" }), &json!({}));
-        said["attributes"] = json!([{ "key": "a", "value": value }, value]);
+        event["attributes"] = json!([{ "key": "a", "value": value }, value]);
         let mut taken = Vec::new();
-        let logs = requests::logs_request(&[said]).to_string();
+        let logs = requests::logs_request(&[event]).to_string();
         otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| {
             taken.push(read.unwrap())
         })
@@ -204,7 +204,7 @@ fn the_names_of_the_protobuf_files_are_read_too() {
 }
 
 #[test]
-fn json_of_which_nothing_would_be_kept_is_refused() {
+fn json_without_anything_to_store_is_refused() {
     let context = Context::new(now());
     let refused = |text: &str| match otlp::traces(
         Encoding::Json,

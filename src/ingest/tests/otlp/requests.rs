@@ -94,7 +94,7 @@ fn a_time_that_no_call_can_have_refuses_its_span_or_event_alone() {
 }
 
 #[test]
-fn log_events_say_what_a_span_does_not() {
+fn log_events_complete_a_span() {
     let call = json!([{ "id": "t", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } }]);
     let mut choice = log(
         "gen_ai.choice",
@@ -143,24 +143,24 @@ fn log_events_say_what_a_span_does_not() {
 }
 
 #[test]
-fn a_fragment_is_what_was_said_and_no_more() {
-    let said =
+fn a_fragment_holds_only_content() {
+    let event =
         |text: &str| log("gen_ai.user.message", &json!({ "content": text }), &json!({ "k": "v" }));
-    let mut seen = said("1");
-    let mut happened = said("2");
-    let mut answered = said("3");
+    let mut seen = event("1");
+    let mut happened = event("2");
+    let mut answered = event("3");
     seen["observedTimeUnixNano"] = json!("1795278400000002000");
     happened["observedTimeUnixNano"] = json!("1795278400000009000");
     happened["timeUnixNano"] = json!("1795278400000001000");
     happened["spanId"] = json!("0000000000000002");
     answered["eventName"] = json!("gen_ai.choice");
     answered["spanId"] = json!("0000000000000003");
-    let mut no_span = said("4");
-    let mut no_trace = said("5");
+    let mut no_span = event("4");
+    let mut no_trace = event("5");
     no_span["spanId"] = json!("");
     no_trace["traceId"] = json!("00");
-    let (found, refused) = fragments(&[seen, happened, no_span, said("6"), no_trace, answered]);
-    assert_eq!((found.len(), &refused[..]), (3, &[][..]), "what is of no span is passed over");
+    let (found, refused) = fragments(&[seen, happened, no_span, event("6"), no_trace, answered]);
+    assert_eq!((found.len(), &refused[..]), (3, &[][..]), "log records without a span are ignored");
     let nanos = |fragment: &Record| fragment.created_at.map(|at| at.timestamp_subsec_nanos());
     assert_eq!(
         [nanos(&found[0]), nanos(&found[1]), nanos(&found[2])],
@@ -207,9 +207,9 @@ fn an_event_that_cannot_be_stored_does_not_cost_the_others() {
 #[test]
 fn events_of_very_many_spans_do_not_wait_for_each_other() {
     let of = |number: u64| {
-        let mut said = log("gen_ai.user.message", &json!({ "content": "Hi" }), &json!({}));
-        said["spanId"] = json!(format!("{:016x}", number % 3000 + 1));
-        said
+        let mut event = log("gen_ai.user.message", &json!({ "content": "Hi" }), &json!({}));
+        event["spanId"] = json!(format!("{:016x}", number % 3000 + 1));
+        event
     };
     let (found, refused) = fragments(&(0..6000).map(of).collect::<Vec<_>>());
     assert_eq!(
@@ -353,7 +353,7 @@ fn hostile_values_are_refused_not_built() {
     assert_eq!(deepest(&read.calls[0]), format!("{}\"x\"{}", "[".repeat(20), "]".repeat(20)));
     assert!(
         deepest(&read.calls[1]).contains("[null]"),
-        "what is too deep is null: {}",
+        "values nested too deeply are null: {}",
         deepest(&read.calls[1])
     );
 
@@ -374,11 +374,11 @@ fn hostile_values_are_refused_not_built() {
 }
 
 #[test]
-fn encodings_and_signals_are_told_apart() {
+fn encodings_and_signals_are_detected() {
     let traces = request(&[span(json!({ "gen_ai.operation.name": "chat" }))]);
-    let mut said = log("gen_ai.user.message", &json!({ "content": "x" }), &json!({}));
-    said["observedTimeUnixNano"] = json!("7");
-    let logs = logs_request(&[said]);
+    let mut event = log("gen_ai.user.message", &json!({ "content": "x" }), &json!({}));
+    event["observedTimeUnixNano"] = json!("7");
+    let logs = logs_request(&[event]);
     for (value, signal) in [(&traces, Signal::Traces), (&logs, Signal::Logs)] {
         let text = value.to_string().into_bytes();
         let wire = protobuf(value);

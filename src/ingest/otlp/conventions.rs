@@ -20,11 +20,11 @@ impl Content {
         events: &[Event],
     ) -> (Self, Vec<&'static str>) {
         let mut used = Vec::new();
-        let mut said = Self::from_attributes(attributes, &mut used);
+        let mut content = Self::from_attributes(attributes, &mut used);
         let mut of_events = Self::default();
         events.iter().for_each(|event| of_events.add(event));
-        said.fill(of_events);
-        (said, used)
+        content.fill(of_events);
+        (content, used)
     }
 
     /// Adds the content of an event, if the event holds content.
@@ -58,12 +58,12 @@ impl Content {
                     return;
                 };
                 let body = payload(event);
-                let Some(said) = members(&body) else { return };
+                let Some(fields) = members(&body) else { return };
                 let mut message = Object::new();
-                if get(&said, &["role"]).is_none() {
+                if get(&fields, &["role"]).is_none() {
                     message.add_text("role", role);
                 }
-                for (key, raw) in said {
+                for (key, raw) in fields {
                     message.add_raw(
                         if role == "tool" && key == "id" { "tool_call_id" } else { &key },
                         raw,
@@ -211,14 +211,14 @@ fn payload(event: &Event) -> String {
     }
     match &event.body {
         Any::Null => {
-            let mut said = Object::new();
+            let mut object = Object::new();
             for (key, value) in &event.attributes {
                 if !["gen_ai.system", "gen_ai.provider.name", "event.name"].contains(&key.as_str())
                 {
-                    said.add_raw(key, &value.json());
+                    object.add_raw(key, &value.json());
                 }
             }
-            said.end()
+            object.end()
         }
         // Only a text that is a whole value is parsed. JSON within a message is content.
         Any::Text(_) => event.body.json(),
