@@ -180,7 +180,7 @@ pub(crate) async fn discard(frames: &mut BodyDataStream) {
 }
 
 /// Returns the next bytes of a body: 408 if the client is too slow ([`super::pace`]), 400 if the
-/// body breaks off.
+/// body ends early.
 pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
     match frames.next().await {
         None => Ok(None),
@@ -188,7 +188,7 @@ pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Byt
         Some(Err(cause)) => match too_slow(&cause) {
             Some(slow) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, slow.to_string())),
             None => {
-                let message = "the body broke off before its end; send it again";
+                let message = "the body ended early; send it again";
                 Err(Failure::invalid(message).because(Reason::BrokenOff))
             }
         },

@@ -164,7 +164,7 @@ struct BodyReader {
     frames: BodyDataStream,
     runtime: Handle,
     piece: Bytes,
-    /// Failure that ended the body early. A reader only learns that the body broke off.
+    /// Failure that ended the body early. A reader only learns that the body ended early.
     failure: Option<Failure>,
     /// Bytes read so far.
     read: Arc<AtomicU64>,
@@ -194,7 +194,7 @@ impl BufRead for BodyReader {
                 Ok(None) => break,
                 Err(failure) => {
                     self.failure = Some(failure);
-                    return Err(io::Error::other("the body broke off"));
+                    return Err(io::Error::other("the body ended early"));
                 }
             }
         }

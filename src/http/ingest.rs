@@ -7,7 +7,7 @@
 //!
 //! The status is 200 if at least one record was valid or none was sent, even if the plan of the
 //! organisation stores no more records this month (`over_quota` counts those, `message` gives the
-//! reason); 400 with the receipt if every record was invalid or the body broke off; 429 with the
+//! reason); 400 with the receipt if every record was invalid or the body ended early; 429 with the
 //! receipt so far if no memory became free in time.
 
 use axum::body::Body;

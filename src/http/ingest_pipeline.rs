@@ -227,7 +227,7 @@ impl Intake {
         let appended = self.append_all(coming, receipt).await;
         let fed = feeding
             .await
-            .map_err(|cause| Error::internal("reading the body broke off").with_source(cause))?;
+            .map_err(|cause| Error::internal("the reading task failed").with_source(cause))?;
         appended.and(fed)
     }
 
@@ -243,8 +243,8 @@ impl Intake {
         };
         let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
         while let Some(parsed) = parsed.next().await {
-            let parsed =
-                parsed.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+            let parsed = parsed
+                .map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
             receipt.append(&intake.app, &intake.access, &intake.sender, parsed.records).await?;
         }
@@ -285,7 +285,8 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
         return Ok(work());
     }
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|cause| Error::internal("reading a body broke off").with_source(cause))?)
+    Ok(done
+        .map_err(|cause| Error::internal("the task that reads a body failed").with_source(cause))?)
 }
 
 /// Counts the records in a body that is read as a whole.

@@ -51,7 +51,9 @@ pub(super) async fn unpacked(
         let text = unpack_within(&bytes, limit, times, &mut room)?;
         Ok(text.map(|text| (text, room)))
     });
-    unpacking.await.map_err(|cause| Error::internal("unpacking broke off").with_source(cause))?
+    unpacking
+        .await
+        .map_err(|cause| Error::internal("the unpacking task failed").with_source(cause))?
 }
 
 fn unpack_within(

@@ -51,11 +51,11 @@ pub(crate) struct AllPlaces {
 impl Default for AllPlaces {
     fn default() -> Self {
         Self {
-            requests: Places::new(limits::REQUESTS, "requests are being answered"),
-            streams: Places::new(limits::STREAMS, "bodies are being read"),
-            exports: Places::new(limits::EXPORTS, "exports are being read"),
-            downloads: Places::new(limits::DOWNLOADS, "downloads of exports run"),
-            replays: Places::new(limits::REPLAYS, "replays run"),
+            requests: Places::new(limits::REQUESTS, "requests"),
+            streams: Places::new(limits::STREAMS, "streamed bodies"),
+            exports: Places::new(limits::EXPORTS, "exports"),
+            downloads: Places::new(limits::DOWNLOADS, "downloads of export files"),
+            replays: Places::new(limits::REPLAYS, "replays"),
         }
     }
 }
@@ -72,9 +72,9 @@ impl Places {
                 Full::Share => "of this organisation ",
                 Full::Pool | Full::Closed => "",
             };
+            let what = self.what;
             Error::busy(format!(
-                "too many {} {whose}at once; try again when one has ended",
-                self.what
+                "too many {what} {whose}are in progress; try again when one has ended"
             ))
         })
     }

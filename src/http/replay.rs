@@ -166,7 +166,7 @@ pub(crate) async fn send(
     let debug = headers.get(DEBUG_HEADER).cloned();
     let call = Call { app: Arc::clone(&app), access, record, sent, id, debug, room };
     let running = tokio::spawn(call.run());
-    running.await.map_err(|cause| Error::internal("a replay broke off").with_source(cause))?
+    running.await.map_err(|cause| Error::internal("the replay task failed").with_source(cause))?
 }
 
 /// Returns the archived providers of the log's organisation.
@@ -285,7 +285,7 @@ impl Call {
         let reading = tokio::task::spawn_blocking(move || intake.read(text.as_bytes()));
         let (mut records, refused) = reading
             .await
-            .map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+            .map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
         if let Some(why) = refused {
             return Ok(Err(why));
         }

@@ -99,7 +99,7 @@ pub(crate) async fn open(
         let pieces = app.engine.download_export(token, &file, range).inspect(move |piece| {
             let _held = &download;
             if let Err(error) = piece {
-                tracing::warn!(cause = error.chain(), "a download broke off");
+                tracing::warn!(cause = error.chain(), "a download failed");
             }
         });
         *response.body_mut() = Body::from_stream(pieces);

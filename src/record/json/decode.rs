@@ -472,7 +472,7 @@ fn unknown(name: &str) -> FieldError {
     FieldError::silent(
         name,
         format!(
-            "a column, of which {} are nearest; put your own keys into `metadata`",
+            "a column; the nearest names are {}; put your own keys into `metadata`",
             names.join(", ")
         ),
     )
