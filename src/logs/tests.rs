@@ -18,7 +18,7 @@ use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Rows};
 use crate::store::Store;
 use crate::view::View;
 
-/// Returns the records of the report tests, and a few with values that those lack.
+/// Returns the records of the report tests, and some with values that those lack.
 fn records() -> Vec<Record> {
     let fixture = include_str!("../../tests/slt/fixture.jsonl").lines();
     let mut records: Vec<Record> = fixture.map(|line| json::parse(line).unwrap()).collect();
@@ -91,7 +91,7 @@ impl Rig {
         assert_eq!(page.total, Some(found.len() as u64));
         assert!(
             !found.is_empty() && found.len() < self.records.len(),
-            "{fields:?} tells nothing apart"
+            "{fields:?} matches all records or none"
         );
     }
 }
@@ -332,7 +332,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
     }
     assert!(filter(&[("cost_min", "2"), ("cost_max", "1")]).is_err());
     let many = (0..1_001).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
-    assert!(filter(&[("trace_id", &many)]).unwrap_err().message().contains("at most 1000"));
+    assert!(filter(&[("trace_id", &many)]).unwrap_err().message().contains("maximum is 1000"));
     // An empty value counts as missing, since clients send it.
     assert_eq!(filter(&[("trace_id", " "), ("cost_min", "")]).unwrap(), Filter::default());
     assert!(Filter::default().condition().parts.is_empty());
