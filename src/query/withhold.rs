@@ -495,9 +495,12 @@ pub const A_STATEMENT: &str = "the statement";
 /// Says what reads withheld columns, and what can be done.
 pub fn refused_text(reader: &str, columns: &BTreeSet<String>, denied: &Denied) -> String {
     let quoted = |names: &[&str]| format!("`{}`", names.join("`, `"));
-    let (fields, bodies): (Vec<&str>, Vec<&str>) =
-        columns.iter().map(String::as_str).partition(|column| denied.told(column).next().is_some());
-    let told: BTreeSet<&str> = fields.iter().flat_map(|column| denied.told(column)).collect();
+    let (fields, bodies): (Vec<&str>, Vec<&str>) = columns
+        .iter()
+        .map(String::as_str)
+        .partition(|column| denied.revealed_by(column).next().is_some());
+    let told: BTreeSet<&str> =
+        fields.iter().flat_map(|column| denied.revealed_by(column)).collect();
     let told: Vec<&str> = told.into_iter().collect();
     let (mut reads, mut remedies) = (Vec::new(), Vec::new());
     if !bodies.is_empty() {
