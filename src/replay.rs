@@ -528,13 +528,13 @@ pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> 
 
 /// Adds the gateway's response headers to the record that was parsed from [`entry`].
 pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_id: &str) {
-    let said = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
+    let value_of = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
     record.source = Some(SOURCE.to_owned());
     record.api_key_id = Some(key_id.to_owned());
-    record.cache_status = said("x-portkey-cache-status").map(str::to_uppercase);
+    record.cache_status = value_of("x-portkey-cache-status").map(str::to_uppercase);
     record.retry_success_count =
-        said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
-    record.last_used_option = said("x-portkey-last-used-option-index").map(str::to_owned);
+        value_of("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
+    record.last_used_option = value_of("x-portkey-last-used-option-index").map(str::to_owned);
     let config = header(&sent.headers, "x-portkey-config");
     // The answer does not say in which way the gateway chose a target. A config that was sent in
     // full does.
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_ready_as_it_was_sent() {
+    fn a_request_is_ready_unchanged() {
         let record = record();
         let ready = ready(&record, &BTreeSet::new()).unwrap();
         assert_eq!(
@@ -763,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_the_edited_body_and_no_stream() {
+    fn the_edited_body_is_sent_and_not_as_a_stream() {
         assert_eq!(sent(&[], "", false).unwrap().body, r#"{"model":"m","n":1.0}"#);
         let out = sent(
             &[],
@@ -835,7 +835,7 @@ mod tests {
         );
     }
     #[test]
-    fn a_config_in_full_tells_how_a_target_was_chosen() {
+    fn a_config_object_shows_how_a_target_was_chosen() {
         let mode = |config: &str, path: &str| {
             let out = sent(&[("x-portkey-config", config)], "", false).unwrap();
             let headers = vec![("x-portkey-last-used-option-index".to_owned(), path.to_owned())];

@@ -371,7 +371,7 @@ async fn a_statement_reads_once_and_no_more_than_it_needs() {
 }
 
 #[test]
-fn a_value_that_cannot_be_meant_is_refused() {
+fn an_invalid_value_is_refused() {
     // `logs` tests the other errors of filters.
     refused(&[("total_units_min", "many")], "`total_units_min` is `many`; expected a whole number");
     refused(&[("metadata", r#"{"team":["a"]}"#)], "`metadata.team` is `[\"a\"]`; expected a text");
@@ -404,7 +404,7 @@ fn a_value_that_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn what_the_sdks_send_is_known_and_what_is_not_known_is_named() {
+fn parameters_of_the_sdks_are_known_and_unknown_ones_are_named() {
     let sent = [
         ("current_page", "0"),
         ("page_size", "20"),
@@ -503,7 +503,7 @@ fn buckets_without_calls_are_zeros_nulls_and_sums_carried_on() {
 }
 
 #[test]
-fn lists_in_buckets_hold_what_was_counted() {
+fn lists_in_buckets_hold_the_counts() {
     let frame = TimeRange { from: at("2026-11-21T10:00:00Z"), to: at("2026-11-21T13:30:00Z") };
     let part = |hour: &str, retries: Option<i64>, count: i64| {
         let bucket = format!("2026-11-21T{hour}:00:00.000Z");
@@ -692,7 +692,7 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
 }
 
 #[tokio::test]
-async fn a_model_is_one_group_however_it_was_said() {
+async fn a_model_is_one_group_in_every_spelling() {
     let context = SessionContext::new();
     context.register_udf(ScalarUDF::clone(&crate::query::canonical_model()));
     let logs = "create table logs as select arrow_cast('2026-11-01T10:00:00Z', 'Timestamp(Microsecond, Some(\"UTC\"))') \
@@ -709,9 +709,9 @@ async fn a_model_is_one_group_however_it_was_said() {
             .unwrap()["data"]
             .take()
     };
-    let said = answer("ai-models", &[("columns", "said_models")]).await;
-    assert_eq!(said[0]["ai_model"], "gpt-4o");
-    assert_eq!(said[0]["said_models"], "azure/gpt-4o, gpt-4o, gpt-4o-2024-08-06", "{said}");
+    let models = answer("ai-models", &[("columns", "said_models")]).await;
+    assert_eq!(models[0]["ai_model"], "gpt-4o");
+    assert_eq!(models[0]["said_models"], "azure/gpt-4o, gpt-4o, gpt-4o-2024-08-06", "{models}");
     for path in ["ai-models", "model"] {
         let all = answer(path, &[]).await;
         let all: Vec<_> =

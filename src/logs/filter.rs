@@ -483,11 +483,12 @@ fn org_models(text: &str) -> Result<Vec<(String, String)>> {
         .map(|place| (&text[..place], &text[place + 2..]))
         .filter(|(_, model)| !model.is_empty());
     let pairs: Vec<_> = pairs.map(|(org, model)| (org.to_owned(), model.to_owned())).collect();
-    match pairs.is_empty() {
-        false => Ok(pairs),
-        true => Err(Error::invalid(format!(
+    if pairs.is_empty() {
+        Err(Error::invalid(format!(
             "`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o"
-        ))),
+        )))
+    } else {
+        Ok(pairs)
     }
 }
 

@@ -123,9 +123,10 @@ pub const ORDER: [&str; 2] = ["created_at", "id"];
 /// Returns a page of the newest records that match the filter.
 pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> Result<Page> {
     let size = if ask.page_size == 0 { PAGE_SIZE } else { ask.page_size.min(MAX_PAGE_SIZE) };
-    let total = match ask.total {
-        true => Some(count(queries, query_context.clone(), &ask.filter).await?),
-        false => None,
+    let total = if ask.total {
+        Some(count(queries, query_context.clone(), &ask.filter).await?)
+    } else {
+        None
     };
     let mut condition = ask.filter.condition();
     if let Some(after) = &ask.after {

@@ -150,9 +150,12 @@ metrics! {
     user: Option<&'a str> = record.metadata.iter().find(|(key, _)| key == "_user").map(|(_, value)| value.as_str()),
     ttlt: Option<i64> = record.time_to_last_token,
     extra_key: &'static str = "is_raw_logging_enabled",
-    extra_value: Option<&'static str> = match withheld.iter().any(|name| name == "do_not_track") {
-        true => None,
-        false => Some(if record.do_not_track == Some(true) { "false" } else { "true" }),
+    extra_value: Option<&'static str> = if withheld.iter().any(|name| name == "do_not_track") {
+        None
+    } else if record.do_not_track == Some(true) {
+        Some("false")
+    } else {
+        Some("true")
     },
 }
 
@@ -163,7 +166,7 @@ metrics! {
 pub fn object(
     record: &Record,
     organisation_name: Option<&str>,
-    said: &LogFeedback,
+    log_feedback: &LogFeedback,
     withheld: &[String],
 ) -> Result<String> {
     let headers = record.request.headers.as_deref();
@@ -188,8 +191,8 @@ pub fn object(
         metrics: metrics(record, organisation_name, withheld),
         object: "log",
         status: hidden::labels(record, withheld).map_err(unwritable)?,
-        feedback: said.feedback.iter().map(feedback::shown).collect(),
-        weighted_feedback: feedback::number(said.weighted),
+        feedback: log_feedback.feedback.iter().map(feedback::shown).collect(),
+        weighted_feedback: feedback::number(log_feedback.weighted),
         links: links(record),
         withheld,
     };
@@ -240,9 +243,10 @@ pub fn api_url(id: &str, behind: &str) -> String {
 
 fn url_of(before: &str, id: &str, behind: &str, in_query: bool) -> String {
     let escaped = escaped(id);
-    match in_query {
-        true => format!("{before}{ID_IN_QUERY}{behind}?id={escaped}"),
-        false => format!("{before}{escaped}{behind}"),
+    if in_query {
+        format!("{before}{ID_IN_QUERY}{behind}?id={escaped}")
+    } else {
+        format!("{before}{escaped}{behind}")
     }
 }
 
