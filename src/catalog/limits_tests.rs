@@ -1,5 +1,4 @@
-//! Tests of the limits on what one organisation puts into the catalog, and of what is kept of a
-//! completed erasure.
+//! Tests of the limits on the entries of one organisation in the catalog, and of archived erasures.
 
 use chrono::{DateTime, Duration, Utc};
 

@@ -482,7 +482,7 @@ async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
 /// see.
 fn unwritten(cause: object_store::Error) -> Error {
     let why = if is_sync_failure(&cause) {
-        ": the disk failed to sync it, so the change may be lost; check the disk and make the change again"
+        ": the disk failed to sync it, so it is unknown whether the change lasts; check the disk and make the change again"
     } else if is_disk_full(&cause) {
         ": the disk is full; nothing was changed: make room and try again"
     } else {
