@@ -243,8 +243,8 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Syncs the newest known document to the disk if another process wrote it. What its rules
-    /// store, expire or erase must not be more durable than the document.
+    /// Syncs the newest known document to the disk if another process wrote it. The effects of its
+    /// rules on stored data must not be more durable than the document.
     pub async fn settle(&self) -> Result<()> {
         let mut durable = Arc::clone(&self.inner.changing).lock_owned().await;
         let Some(e_tag) = self.state().version.as_ref().and_then(|version| version.e_tag.clone())
