@@ -15,7 +15,7 @@
 
 with
 -- Each feedback counts once per model, however many calls the trace has and however they spell the model.
-told as (
+per_model as (
     select
         feedback.organisation_id, feedback.trace_id, feedback.log_id, feedback.id, feedback.value, feedback.weight,
         logs.ai_org, canonical_model(logs.ai_org, logs.ai_model) as model,
@@ -52,7 +52,7 @@ select
     count(*) filter (where value > 0) as positive,
     count(*) filter (where value < 0) as negative,
     sum(value * weight) / nullif(sum(weight), 0) as weighted_feedback
-from told
+from per_model
 group by day, ai_org, model
 order by day, feedbacks desc, ai_org, model
 limit $limit

@@ -483,14 +483,14 @@ mod tests {
             Erasure { id, organisation, what, feedback, arrived_ms: 0, clean_before_ms: 0 };
         rules.erasures = Erasures::new(vec![erasure]);
         let record = Row { user: None, ..row("pro", "7", NOW + 9) };
-        let said = Row { feedback: true, ..record };
+        let feedback = Row { feedback: true, ..record };
         assert!(
-            rules.erases(said)
+            rules.erases(feedback)
                 && !rules.erases(record)
-                && !rules.erases(Row { organisation: "ent", ..said })
+                && !rules.erases(Row { organisation: "ent", ..feedback })
         );
         assert!(
-            !rules.erases(Row { id: "8", ..said })
+            !rules.erases(Row { id: "8", ..feedback })
                 && rules.erases(Row { user: Some("ada"), ..row("pro", "8", NOW) })
         );
         // `created_at` is what the sender reported.
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn another_retention_of_organisations_without_a_plan_moves_their_records() {
+    fn a_new_retention_without_a_plan_moves_records() {
         let mut rules = rules();
         rules.unknown.retention_days = 90;
         let file = file(30, NOW - 40 * MICROS_A_DAY, NOW - 40 * MICROS_A_DAY);

@@ -1,10 +1,10 @@
-//! Replay: a stored request again, in a form that can be edited first. Pure; `http` sends it.
+//! Replay: sends a stored request again, optionally edited. Pure; `http` sends it.
 //!
-//! What Portkey's page does with a button: [`ready`] gives the request of a record, or why it is
-//! inactive; [`outgoing`] says what is sent to the gateway for an edited one, and [`entry`] what is
-//! logged of it. The call is charged to the caller: provider credentials come with the caller's own
-//! request, by the headers of [`PASSED`] and no others, and are part of no log. The new record
-//! stands in the trace of the old one, as a child of its span, and names it in its metadata as
+//! Corresponds to a button of Portkey's page. [`ready`] returns the request of a record, or the
+//! reason why it cannot be replayed; [`outgoing`] builds the request to the gateway, and [`entry`]
+//! the log of it. The call is charged to the caller: provider credentials come with the caller's
+//! own request, in the headers of [`PASSED`] only, and are never logged. The new record belongs to
+//! the trace of the old one, as a child of its span, and names it in its metadata under
 //! [`REPLAY_OF`].
 
 use std::collections::BTreeSet;
@@ -17,19 +17,19 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::record::json::{members, write_string};
 
-/// The key of the metadata that names the record which was replayed.
+/// Metadata key that names the replayed record.
 pub const REPLAY_OF: &str = "_replay_of";
-/// Name of the span of a replay. What is said of a trace is not said of its replays; reports know
-/// them by this name.
+/// Name of the span of a replay. Feedback on a trace does not apply to its replays; reports
+/// recognise them by this name.
 pub const SPAN: &str = "gatelog-replay";
-/// The source of a replay.
+/// Source of a replay's record.
 const SOURCE: &str = "replay";
-/// The source of records that LiteLLM sent, whose span's name is its call type.
+/// Source of records that LiteLLM sent. The name of their span is LiteLLM's call type.
 const LITELLM: &str = "litellm";
-/// Endpoints of the gateway that a request is sent to again, the longer before the one that it ends
-/// with.
+/// Endpoints of the gateway whose requests can be replayed. An endpoint comes before those that are
+/// a suffix of it.
 pub const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
-/// The caller's headers that are passed on: who calls which provider. None of them names a host.
+/// Headers of the caller that are passed on: provider and credentials. None of them names a host.
 pub const PASSED: [&str; 21] = [
     "authorization",
     "api-key",
@@ -53,10 +53,10 @@ pub const PASSED: [&str; 21] = [
     "x-portkey-vertex-region",
     "x-portkey-vertex-service-account-json",
 ];
-/// A key of the gateway itself comes by this header, since the caller's `x-portkey-api-key` is one
-/// of ours.
+/// Header for a key of the gateway itself, since the caller's `x-portkey-api-key` is a key of
+/// gatelog.
 pub const GATEWAY_KEY: &str = "x-gatelog-gateway-key";
-/// Headers that gateways make a host name or a path of.
+/// Headers from which gateways build a host name or a path.
 const IN_URLS: [&str; 8] = [
     "x-portkey-aws-region",
     "x-portkey-azure-resource-name",
@@ -67,7 +67,7 @@ const IN_URLS: [&str; 8] = [
     "x-portkey-vertex-region",
     "x-portkey-provider",
 ];
-/// Fields that a config in full may have. Several others name a host, and gateways get more of them
+/// Fields that a config object may have. Several others name a host, and gateways get more of them
 /// with each provider.
 const CONFIG_FIELDS: [&str; 16] = [
     "strategy",
@@ -87,7 +87,7 @@ const CONFIG_FIELDS: [&str; 16] = [
     "request_timeout",
     "override_params",
 ];
-/// What is kept of the answer's headers.
+/// Headers of the answer that are kept.
 const KEPT: [&str; 6] = [
     "content-type",
     "x-portkey-cache-status",
@@ -97,18 +97,18 @@ const KEPT: [&str; 6] = [
     "x-portkey-trace-id",
 ];
 
-/// Why a record cannot be replayed.
+/// Reason why a record cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inactive {
-    /// Its endpoint is another one.
+    /// The endpoint is not one of [`ENDPOINTS`].
     Endpoint,
-    /// It has no URL, so its endpoint is not known.
+    /// The record has no URL, so its endpoint is unknown.
     NoUrl,
-    /// Its provider was archived; the slug.
+    /// The provider with this slug was archived.
     ProviderArchived(String),
-    /// It came from a prompt template that a config's target called.
+    /// The request came from a prompt template that a config's target called.
     PromptInTarget,
-    /// Its body was not kept.
+    /// The body was not kept.
     BodyNotKept,
 }
 
@@ -119,34 +119,34 @@ pub struct Ready<'a> {
     pub method: &'static str,
     /// One of [`ENDPOINTS`].
     pub endpoint: &'static str,
-    /// What was sent.
+    /// Body of the stored request.
     pub body: &'a RawValue,
 }
 
-/// Columns of a record that a replay shows, or sends on.
+/// Columns of a record that a replay shows or sends on.
 pub const READS: [&str; 4] = ["request.body", "request_url", "ai_org", "virtual_key"];
 
-/// An edited request, as it comes back. Its fields are those of [`Ready`].
+/// An edited request from a client. Its fields are those of [`Ready`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edited<'a> {
     /// Always `POST`.
     pub method: Option<String>,
-    /// One of [`ENDPOINTS`]; none = that of the record.
+    /// One of [`ENDPOINTS`]. `None` for that of the record.
     pub endpoint: Option<String>,
-    /// What to send; none = what was sent.
+    /// Body to send. `None` for the stored one.
     #[serde(borrow)]
     pub body: Option<&'a RawValue>,
 }
 
-/// What is sent to the gateway.
+/// A request to the gateway.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// One of [`ENDPOINTS`].
     pub endpoint: &'static str,
     /// A JSON object.
     pub body: String,
-    /// Names in lower case, and values. May hold credentials.
+    /// Names in lower case, with values. May contain credentials.
     pub headers: Vec<(String, String)>,
 }
 
@@ -156,16 +156,16 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
-/// What the gateway answered.
+/// The gateway's answer.
 #[derive(Clone)]
 pub struct Answered {
     /// The HTTP status.
     pub status: u16,
     /// Headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body: the gateway's JSON, or its text as a JSON string; empty = null.
+    /// Body: the gateway's JSON, or its text as a JSON string. Empty for null.
     pub body: String,
-    /// From sending to the last byte, ms.
+    /// Time from sending to the last byte, ms.
     pub elapsed_ms: u64,
 }
 
@@ -176,7 +176,7 @@ impl std::fmt::Debug for Answered {
 }
 
 impl Inactive {
-    /// Its name in answers.
+    /// Returns the name in API responses.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -193,7 +193,7 @@ impl std::fmt::Display for Inactive {
         match self {
             Self::Endpoint => write!(f, "only requests to {} can be replayed", ENDPOINTS.join(", ")),
             Self::NoUrl => f.write_str(
-                "the log has no `request_url`, which says where it went; logs that are sent with one can be replayed",
+                "the log has no `request_url`, which names the endpoint; logs sent with a URL can be replayed",
             ),
             Self::ProviderArchived(slug) => write!(f, "the provider `{slug}` of this log is archived"),
             Self::PromptInTarget => {
@@ -204,11 +204,11 @@ impl std::fmt::Display for Inactive {
     }
 }
 
-/// The request of a record, or why it is inactive. `archived` are the slugs of its organisation's
-/// archived providers.
+/// Returns the request of a record, or the reason why it cannot be replayed. `archived` are the
+/// slugs of its organisation's archived providers.
 pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Ready<'a>, Inactive> {
     let endpoint = endpoint_of(record)?;
-    // Portkey calls a virtual key a provider; where there is none, the provider has no other name.
+    // Portkey calls a virtual key a provider. Without one, the name is that of the provider.
     let provider =
         record.virtual_key.as_ref().filter(|key| !key.is_empty()).or(record.ai_org.as_ref());
     if let Some(provider) = provider.filter(|provider| archived.contains(*provider)) {
@@ -226,8 +226,8 @@ pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Read
     Ok(Ready { method: "POST", endpoint, body })
 }
 
-/// The endpoint that a record's request went to: its URL ends with it, or LiteLLM says which kind
-/// of call it was.
+/// Returns the endpoint of a record's request: its URL ends with it, or LiteLLM names the type of
+/// the call.
 fn endpoint_of(record: &Record) -> Result<&'static str, Inactive> {
     let by_url = record.request_url.as_deref().map(endpoint);
     let by_call =
@@ -239,8 +239,8 @@ fn endpoint_of(record: &Record) -> Result<&'static str, Inactive> {
     }
 }
 
-/// The endpoint of a call type of LiteLLM, whose URLs are those of the provider and often have no
-/// path. The body of such a record is what the caller sent, in OpenAI's form, whatever the
+/// Returns the endpoint of one of LiteLLM's call types. LiteLLM's URLs are those of the provider
+/// and often have no path. The body of such a record is the caller's, in OpenAI's form, for every
 /// provider.
 fn endpoint_of_call(call: &str) -> Option<&'static str> {
     match call {
@@ -251,15 +251,17 @@ fn endpoint_of_call(call: &str) -> Option<&'static str> {
     }
 }
 
-/// The endpoint that a URL ends with. A prompt's own `…/prompts/{id}/completions` is none of them.
+/// Returns the endpoint that a URL ends with. `…/prompts/{id}/completions` of a prompt does not
+/// count.
 fn endpoint(url: &str) -> Option<&'static str> {
     let path = url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
     let found = ENDPOINTS.into_iter().find(|endpoint| path.ends_with(endpoint))?;
     (!path.contains("/prompts/")).then_some(found)
 }
 
-/// Whether a target of the config called the prompt template: the config says so where the log has
-/// it; where it has only the config's name, a template and a target are taken for it.
+/// Returns true if a target of the config called the prompt template. The config decides if the log
+/// has it. If the log has only the config's name, a record with both a template and a target
+/// counts.
 fn called_by_a_target(record: &Record) -> bool {
     let named = record.prompt_slug.as_deref().is_some_and(|slug| !slug.is_empty());
     let Some(path) =
@@ -281,7 +283,7 @@ fn called_by_a_target(record: &Record) -> bool {
     }
 }
 
-/// What a path such as `config.targets[1].targets[0]` leads to.
+/// Returns the target at a path such as `config.targets[1].targets[0]`.
 fn winner<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
     path.split("targets[").skip(1).try_fold(config, |at, step| {
         let place: usize = step.split(']').next()?.parse().ok()?;
@@ -289,30 +291,30 @@ fn winner<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// Reads an edited request; an empty text leaves the stored one as it is.
+/// Parses an edited request. An empty text changes nothing.
 pub fn edited(text: &str) -> Result<Edited<'_>> {
     if text.trim().is_empty() {
         return Ok(Edited::default());
     }
     let edited: Edited<'_> = serde_json::from_str(text).map_err(|cause| {
         let cause = cause.to_string();
-        // Of a field that it does not know the reader itself says which there are.
+        // For an unknown field, the parser's message lists the known ones.
         let fields = if cause.starts_with("unknown field") {
             ""
         } else {
             "; its fields are `method`, `endpoint` and `body`"
         };
-        Error::invalid(format!("the body is no edited request: {cause}{fields}"))
+        Error::invalid(format!("the body is not an edited request: {cause}{fields}"))
     })?;
     if edited.method.as_deref().is_some_and(|method| !method.eq_ignore_ascii_case("POST")) {
-        return Err(Error::invalid("`method` is not POST, which is the only one"));
+        return Err(Error::invalid("`method` must be POST"));
     }
     Ok(edited)
 }
 
-/// What is sent for a record: the edited request, the caller's headers of [`PASSED`], and how it is
-/// linked to the record. `id` is that of the new record; `ours` says that the caller's
-/// `authorization` is a key of ours.
+/// Builds the request to the gateway: the edited body, the caller's headers of [`PASSED`], and
+/// headers that link it to the record. `id` is the id of the new record. `ours` is true if the
+/// caller's `authorization` is a key of gatelog.
 pub fn outgoing<'h>(
     record: &Record,
     ready: Ready<'_>,
@@ -325,7 +327,7 @@ pub fn outgoing<'h>(
         None => ready.endpoint,
         Some(named) => {
             ENDPOINTS.into_iter().find(|endpoint| *endpoint == named).ok_or_else(|| {
-                Error::invalid(format!("`endpoint` is none of {}", ENDPOINTS.join(", ")))
+                Error::invalid(format!("`endpoint` must be one of {}", ENDPOINTS.join(", ")))
             })?
         }
     };
@@ -347,7 +349,8 @@ pub fn outgoing<'h>(
     Ok(Outgoing { endpoint, body: whole_answer(&fields), headers: passed })
 }
 
-/// Neither a config in full nor part of a URL may send the call to another host.
+/// Returns an error if a config object, or a header that becomes part of a URL, could send the call
+/// to another host.
 fn stays_home(name: &str, value: &str) -> Result<()> {
     fn stays(value: &Value) -> bool {
         match value {
@@ -362,7 +365,7 @@ fn stays_home(name: &str, value: &str) -> Result<()> {
     let fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if IN_URLS.contains(&name) && !value.chars().all(fine) {
         return Err(Error::invalid(format!(
-            "header `{name}` has more than letters, digits and any of - _ ."
+            "header `{name}` may contain only letters, digits and - _ ."
         )));
     }
     if name != "x-portkey-config" || !value.trim_start().starts_with(['{', '[', '"']) {
@@ -371,15 +374,15 @@ fn stays_home(name: &str, value: &str) -> Result<()> {
     match serde_json::from_str::<Value>(value) {
         Ok(config @ Value::Object(_)) if stays(&config) => Ok(()),
         _ => Err(Error::invalid(format!(
-            "header `x-portkey-config` is neither a slug nor a JSON object of {} alone; other fields could send a replay to \
+            "header `x-portkey-config` must be a slug, or a JSON object with only {}; other fields could send a replay to \
              other hosts",
             CONFIG_FIELDS.join(", ")
         ))),
     }
 }
 
-/// Which provider, where the caller does not say: with credentials of the caller the record's
-/// provider, else its virtual key.
+/// Returns the header that selects the provider if the caller sends none: the record's provider if
+/// the caller has credentials, else its virtual key.
 fn route(record: &Record, passed: &[(String, String)]) -> Option<(String, String)> {
     let has = |names: &[&str]| passed.iter().any(|(name, _)| names.contains(&name.as_str()));
     if has(&["x-portkey-provider", "x-portkey-virtual-key", "x-portkey-config"]) {
@@ -397,7 +400,7 @@ fn route(record: &Record, passed: &[(String, String)]) -> Option<(String, String
     }
 }
 
-/// What links a replay to its record, for a gateway that logs by itself.
+/// Returns headers that link a replay to its record, for gateways that log by themselves.
 fn links(record: &Record, id: &str) -> Vec<(String, String)> {
     let Link { trace, parent, metadata } = link(record);
     let pairs = [
@@ -423,13 +426,13 @@ fn link(record: &Record) -> Link {
     };
     let mut metadata = json!({ REPLAY_OF: id });
     if let Some(user) = &record.user_id {
-        // Who asks for a user's records to be erased means what was replayed of them too.
+        // An erasure of a user's records also erases their replays.
         metadata["_user"] = user.as_str().into();
     }
     Link { trace: own(&record.trace_id), parent: own(&record.span_id), metadata }
 }
 
-/// The body without what would make the answer a stream: it is waited for, and logged as a whole.
+/// Returns the body without the fields that request a stream: the answer is logged as a whole.
 fn whole_answer(fields: &[(std::borrow::Cow<'_, str>, &str)]) -> String {
     let mut out = Vec::new();
     for (name, raw) in
@@ -444,7 +447,7 @@ fn whole_answer(fields: &[(std::borrow::Cow<'_, str>, &str)]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The new log, in the shape of Portkey's insert. The headers of the request are not in it.
+/// Returns the new log in the format of Portkey's insert. The headers of the request are left out.
 pub fn entry(
     record: &Record,
     sent: &Outgoing,
@@ -515,7 +518,7 @@ pub fn entry(
     serde_json::to_string(&entry).map_err(wrong)
 }
 
-/// The headers of the answer that are kept, and told to the caller.
+/// Returns the headers of the answer that are kept and returned to the caller.
 pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     headers
         .iter()
@@ -523,18 +526,18 @@ pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> 
         .map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-/// What the gateway said of the call in headers, on the record that was read from [`entry`].
+/// Adds the gateway's response headers to the record that was parsed from [`entry`].
 pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_id: &str) {
-    let said = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
+    let value_of = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
     record.source = Some(SOURCE.to_owned());
     record.api_key_id = Some(key_id.to_owned());
-    record.cache_status = said("x-portkey-cache-status").map(str::to_uppercase);
+    record.cache_status = value_of("x-portkey-cache-status").map(str::to_uppercase);
     record.retry_success_count =
-        said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
-    record.last_used_option = said("x-portkey-last-used-option-index").map(str::to_owned);
+        value_of("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
+    record.last_used_option = value_of("x-portkey-last-used-option-index").map(str::to_owned);
     let config = header(&sent.headers, "x-portkey-config");
-    // How the gateway came to a target of several is not in its answer, but in a config that was
-    // sent in full.
+    // The answer does not say in which way the gateway chose a target. A config that was sent in
+    // full does.
     let full = config.and_then(|config| serde_json::from_str::<Value>(config).ok());
     if let Some(mode) = full.as_ref().and_then(|config| config["strategy"]["mode"].as_str()) {
         record.mode = Some(mode.to_uppercase());
@@ -546,7 +549,7 @@ pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_i
         config.filter(|config| !config.trim_start().starts_with(['{', '['])).map(str::to_owned);
 }
 
-/// The value of a header.
+/// Returns the value of a header.
 pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
@@ -581,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_ready_as_it_was_sent() {
+    fn a_request_is_ready_unchanged() {
         let record = record();
         let ready = ready(&record, &BTreeSet::new()).unwrap();
         assert_eq!(
@@ -636,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archived_provider_is_the_virtual_key_or_what_there_is_instead() {
+    fn an_archived_provider_is_the_virtual_key_or_else_the_provider() {
         assert_eq!(why(&record(), &["main"]), Some("provider_archived"));
         assert_eq!(why(&record(), &["openai"]), None);
         assert_eq!(
@@ -646,12 +649,12 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_called_by_a_target_is_told_by_the_config_or_by_its_traces() {
+    fn a_prompt_called_by_a_target_is_detected_by_the_config_or_the_path() {
         let called = |prompt: Option<&str>, path: &str, config: Option<Value>| {
             let headers = config.map(|config| json!({ "X-Portkey-Config": config }).to_string());
             let request = Message { headers, ..record().request };
-            let (prompt_slug, last_used_option) =
-                (prompt.map(str::to_owned), Some(path.to_owned()));
+            let prompt_slug = prompt.map(str::to_owned);
+            let last_used_option = Some(path.to_owned());
             why(&Record { prompt_slug, last_used_option, request, ..record() }, &[]).is_some()
         };
         let config = json!({ "targets": [{ "prompt_id": "pp-1" }, { "targets": [{ "provider": "openai" }] }] });
@@ -661,7 +664,7 @@ mod tests {
         assert!(!called(Some("pp"), "config.targets[1].targets[0]", text.clone()));
         assert!(
             called(Some("pp"), "config.targets[7]", text),
-            "a config that does not fit tells nothing"
+            "a config that does not fit decides nothing"
         );
         assert!(called(Some("pp"), "config.targets[0]", None), "only the config's name is known");
         assert!(called(Some("pp"), "config.targets[0]", Some(json!("pc-1"))));
@@ -707,7 +710,11 @@ mod tests {
         }
         assert_eq!(header(&out.headers, "x-portkey-metadata"), Some(r#"{"_replay_of":"old"}"#));
         let ours = sent(&headers, "", true).unwrap();
-        assert_eq!(header(&ours.headers, "authorization"), None, "a key of ours stays here");
+        assert_eq!(
+            header(&ours.headers, "authorization"),
+            None,
+            "a key of gatelog is not passed on"
+        );
         assert!(!format!("{out:?}").contains("sk-1"));
     }
 
@@ -756,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_the_edited_body_and_no_stream() {
+    fn the_edited_body_is_sent_and_not_as_a_stream() {
         assert_eq!(sent(&[], "", false).unwrap().body, r#"{"model":"m","n":1.0}"#);
         let out = sent(
             &[],
@@ -828,7 +835,7 @@ mod tests {
         );
     }
     #[test]
-    fn a_config_in_full_tells_how_a_target_was_chosen() {
+    fn a_config_object_shows_how_a_target_was_chosen() {
         let mode = |config: &str, path: &str| {
             let out = sent(&[("x-portkey-config", config)], "", false).unwrap();
             let headers = vec![("x-portkey-last-used-option-index".to_owned(), path.to_owned())];

@@ -4,7 +4,7 @@
 -- column id: text; id of the feedback, each once
 
 with
-said as (
+versions as (
     -- Every version counts: an older one must not reappear when a later one is erased.
     select id, workspace_slug, trace_id, log_id, user_id
     from feedback_history
@@ -21,9 +21,9 @@ gone as (
     select id from calls where is_erased
 ),
 -- Traces without a remaining record to which their feedback applies.
-silent as (
+erased_traces as (
     select traces.workspace_slug, traces.trace_id
-    from (select distinct workspace_slug, trace_id from said where log_id is null) as traces
+    from (select distinct workspace_slug, trace_id from versions where log_id is null) as traces
     join calls
         on traces.trace_id = calls.trace_id
         and (traces.workspace_slug is null or traces.workspace_slug = calls.workspace_slug)
@@ -31,15 +31,15 @@ silent as (
     group by traces.workspace_slug, traces.trace_id
     having bool_and(calls.is_erased)
 )
-select said.id from said left semi join named on said.id = named.of
+select versions.id from versions left semi join named on versions.id = named.of
 union
-select id from said where user_id = $user
+select id from versions where user_id = $user
 union
-select said.id from said left semi join gone on said.log_id = gone.id
+select versions.id from versions left semi join gone on versions.log_id = gone.id
 union
-select said.id
-from said left semi join silent
-    on said.trace_id = silent.trace_id
-    and coalesce(said.workspace_slug, '') = coalesce(silent.workspace_slug, '')
-where said.log_id is null
+select versions.id
+from versions left semi join erased_traces
+    on versions.trace_id = erased_traces.trace_id
+    and coalesce(versions.workspace_slug, '') = coalesce(erased_traces.workspace_slug, '')
+where versions.log_id is null
 limit $most

@@ -1,8 +1,8 @@
-//! What a request may ask: a time frame, filters, and for groups a page and an order.
+//! Parameters of a request: a time frame, filters, and for groups a page and an order.
 //!
-//! The filters are those of lists of logs ([`Filter`]); the time frame has to be given. A value
-//! that cannot be meant is an error; a name that is not known is passed over, as Portkey does, but
-//! named in the answer, so that a misspelt filter shows.
+//! The filters are those of lists of logs ([`Filter`]); the time frame is required. An invalid
+//! value is an error. An unknown name is ignored, as Portkey does, but named in the response, so
+//! that a misspelt filter is noticed.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,29 @@ use super::time_range::TimeRange;
 use crate::error::{Error, Result};
 use crate::logs::{Bounds, Condition, Filter};
 
-/// Parameters that the SDKs send and that are about pages of groups.
+/// Parameters for pages of groups, which the SDKs send.
 const PAGING: [&str; 6] =
     ["current_page", "page_size", "order_by", "order_by_type", "columns", "include_total"];
 
-/// A request, understood.
+/// The parsed parameters of a request.
 #[derive(Clone, Debug)]
 pub struct AnalyticsRequest {
     pub(super) frame: TimeRange,
     filters: Condition,
-    /// The columns that these look for values of.
+    /// Columns that the filters read.
     filtered: Vec<String>,
-    /// Page, order and columns of groups, as they came.
+    /// Page, order and columns of groups, unparsed.
     pub(super) paging: BTreeMap<String, String>,
-    /// Names that were not known.
+    /// Unknown names.
     pub(super) ignored: Vec<String>,
 }
 
 impl AnalyticsRequest {
-    /// Understands the parameters of a query string.
+    /// Parses the parameters of a query string.
     pub fn parse(mut given: BTreeMap<String, String>) -> Result<Self> {
         let filter = Filter::read(|name| given.remove(name))?;
         let frame = frame(filter.time)?;
-        // The frame is part of the statement itself.
+        // The statement has the time frame itself.
         let filter = Filter { time: Bounds::default(), ..filter };
         given.retain(|_, value| !value.trim().is_empty());
         let paging = PAGING.iter().filter_map(|name| given.remove_entry(*name)).collect();
@@ -45,22 +45,22 @@ impl AnalyticsRequest {
         Ok(Self { frame, filters: filter.condition(), filtered, paging, ignored })
     }
 
-    /// The filters, each a condition on `logs`.
+    /// Returns the filters, each a condition on `logs`.
     pub(super) fn clauses(&self) -> &[String] {
         &self.filters.parts
     }
 
-    /// The columns that the filters and the time frame look for values of.
+    /// Returns the columns that the filters and the time frame read.
     pub(super) fn filtered(&self) -> &[String] {
         &self.filtered
     }
 
-    /// The query that stands for `logs`, if filters ask for one.
+    /// Returns the query that replaces `logs`, if a filter needs one.
     pub(super) fn logs(&self) -> Option<&'static str> {
         self.filters.logs
     }
 
-    /// The values of the placeholders.
+    /// Returns the values of the placeholders.
     pub(super) fn params(&self) -> Vec<(String, ScalarValue)> {
         let mut params = self.filters.params.clone();
         params.push(("time_of_generation_min".to_owned(), time(self.frame.from)));
@@ -73,7 +73,7 @@ impl AnalyticsRequest {
 fn frame(time: Bounds<DateTime<Utc>>) -> Result<TimeRange> {
     let missing = |name: &str| {
         Error::invalid(format!(
-            "parameter `{name}` is missing; send a date or a moment such as 2026-11-21T17:30:00Z"
+            "parameter `{name}` is missing; send a date or a time such as 2026-11-21T17:30:00Z"
         ))
     };
     let from = time.min.ok_or_else(|| missing("time_of_generation_min"))?;

@@ -1,5 +1,5 @@
-//! What graphs and groups answer with, as plain data for whoever documents the API: read from their
-//! tables and from the headers of their files.
+//! Descriptions of graphs and groups for the API documentation, derived from their tables and from
+//! the headers of their files.
 
 use super::graphs::{Empty, Field, GRAPHS, Points};
 use super::groups::GROUPS;
@@ -7,50 +7,50 @@ use super::{CACHE_SUMMARY, header};
 use crate::error::Result;
 use crate::reports::{Report, ReportColumn};
 
-/// A figure of an answer.
+/// A figure in a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {
-    /// Its name in JSON.
+    /// Name in JSON.
     pub name: &'static str,
-    /// The column that it comes from.
+    /// Column of the query.
     pub column: ReportColumn,
     /// True if it can be null.
     pub nullable: bool,
 }
 
-/// A graph.
+/// Description of a graph.
 #[derive(Clone, Debug)]
 pub struct GraphFacts {
-    /// Its paths below `/v1/analytics/graphs/`, the usual one first.
+    /// Paths below `/v1/analytics/graphs/`, the usual one first.
     pub paths: &'static [&'static str],
-    /// What it tells, in one line.
+    /// Description in one line.
     pub purpose: &'static str,
-    /// The figures of its summary.
+    /// Figures of the summary.
     pub summary: Vec<Figure>,
-    /// The figures of a point.
+    /// Figures of a point.
     pub points: Vec<Figure>,
-    /// A list within each point: its name and the figures of its items.
+    /// List within each point: its name and the figures of its items.
     pub list: Option<(&'static str, Vec<Figure>)>,
-    /// True if there is a point for each bucket of time.
+    /// True if there is a point for each time bucket.
     pub bucketed: bool,
 }
 
-/// A way to group calls.
+/// Description of a grouping.
 #[derive(Clone, Debug)]
 pub struct GroupFacts {
-    /// Its path below `/v1/analytics/groups/`; `KEY` stands for a key of the metadata.
+    /// Path below `/v1/analytics/groups/`, with `KEY` for a metadata key.
     pub path: &'static str,
-    /// What it tells, in one line.
+    /// Description in one line.
     pub purpose: &'static str,
-    /// What calls are grouped by, as answers name it.
+    /// Name of the grouping key in responses.
     pub key: &'static str,
-    /// The columns that can be asked for, that of the key first.
+    /// Columns that can be requested, the grouping key first.
     pub columns: Vec<ReportColumn>,
-    /// True if figures are texts.
+    /// True if figures are encoded as texts.
     pub texts: bool,
 }
 
-/// Every graph.
+/// Returns the descriptions of all graphs.
 pub fn graphs() -> Result<Vec<GraphFacts>> {
     let facts = GRAPHS.iter().map(|graph| {
         let report = header(graph.file)?;
@@ -75,7 +75,7 @@ pub fn graphs() -> Result<Vec<GraphFacts>> {
     facts.collect()
 }
 
-/// Every way to group calls.
+/// Returns the descriptions of all groupings.
 pub fn groups() -> Result<Vec<GroupFacts>> {
     let facts = GROUPS.iter().map(|group| {
         let Report { purpose, columns, .. } = header(group.file)?;
@@ -84,7 +84,7 @@ pub fn groups() -> Result<Vec<GroupFacts>> {
     facts.collect()
 }
 
-/// The summary of the cache.
+/// Returns the header of the cache summary.
 pub fn cache_facts() -> Result<Report> {
     header(CACHE_SUMMARY)
 }

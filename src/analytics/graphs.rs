@@ -1,4 +1,4 @@
-//! The seventeen graphs: their paths in both SDKs, and what of their rows goes where.
+//! The seventeen graphs: their paths in both SDKs, and the mapping of columns to JSON fields.
 
 use super::file;
 use crate::error::{Error, Result};
@@ -7,55 +7,55 @@ use crate::nearest::{clip, hint};
 /// A graph.
 #[derive(Debug)]
 pub(super) struct Graph {
-    /// Its paths below `/v1/analytics/graphs/`: that of the specification and the Python SDK, then
-    /// that of the Node SDK.
+    /// Paths below `/v1/analytics/graphs/`: that of the specification and the Python SDK, then that
+    /// of the Node SDK.
     pub(super) paths: &'static [&'static str],
-    /// Name and text of its file.
+    /// Name and text of the SQL file.
     pub(super) file: (&'static str, &'static str),
-    /// The fields of its summary.
+    /// Fields of the summary.
     pub(super) summary: &'static [Field],
-    /// Its points.
+    /// Kind of the points.
     pub(super) points: Points,
-    /// True if it reads the feedback.
+    /// True if the graph reads feedback.
     pub(super) feedback: bool,
 }
 
-/// What the points of a graph are.
+/// Kind of the points of a graph.
 #[derive(Debug)]
 pub(super) enum Points {
-    /// One a bucket of the time frame, also where nothing happened.
+    /// One point for each bucket of the time frame, including empty ones.
     Buckets(&'static [Field]),
-    /// One a bucket, with a list in it: its name, the fields of its items, and the fields beside
-    /// it.
+    /// One point for each bucket, with a list: its name, the fields of its items, and the fields
+    /// beside it.
     Lists(&'static str, &'static [Field], &'static [Field]),
-    /// One a row.
+    /// One point for each row.
     Rows(&'static [Field]),
 }
 
-/// A field of an answer.
+/// A field of a response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
-    /// Its name in JSON.
+    /// Name in JSON.
     pub(super) name: &'static str,
-    /// The column that it comes from.
+    /// Column of the query.
     pub(super) column: &'static str,
-    /// What it is where there are no rows.
+    /// Value if there are no rows.
     pub(super) empty: Empty,
 }
 
-/// What a figure is of nothing.
+/// Value of a figure without rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Empty {
     /// A count or sum: 0.
     Zero,
     /// A mean, percentile or rate, or the name of something: null.
     Null,
-    /// A running sum: what it was before.
+    /// A running sum: its previous value.
     Carried,
 }
 
 impl Graph {
-    /// The columns of its figures, each once.
+    /// Returns the distinct columns of the figures.
     pub(super) fn figures(&self) -> Vec<&'static str> {
         let points: Vec<&[Field]> = match &self.points {
             Points::Buckets(fields) | Points::Rows(fields) => vec![fields],
@@ -71,8 +71,8 @@ impl Graph {
         columns
     }
 
-    /// Its query. A file that says nothing of `whole` has figures alone, which it is for each
-    /// bucket and for all of them.
+    /// Returns the query. A file without a column `whole` has only figures; the query then computes
+    /// them for each bucket and for the whole time frame.
     pub(super) fn sql(&self) -> String {
         let (_, sql) = self.file;
         match sql.split_once("\nselect\n") {
@@ -97,7 +97,7 @@ const fn running(name: &'static str) -> Field {
     Field { name, column: name, empty: Empty::Carried }
 }
 
-/// A count under another name than that of its column.
+/// Creates a count whose name differs from that of its column.
 const fn count_of(name: &'static str, column: &'static str) -> Field {
     Field { name, column, empty: Empty::Zero }
 }
@@ -195,7 +195,7 @@ pub(super) static GRAPHS: [Graph; 17] = [
     ),
 ];
 
-/// The graph of a path.
+/// Returns the graph at a path.
 pub(super) fn find(path: &str) -> Result<&'static Graph> {
     GRAPHS.iter().find(|graph| graph.paths.contains(&path)).ok_or_else(|| {
         let known = GRAPHS.iter().flat_map(|graph| graph.paths).copied();

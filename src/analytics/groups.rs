@@ -1,7 +1,7 @@
-//! The groups: what they are of, and the page, order and columns that a request asks of them.
+//! Grouped analytics: the grouping key, and the page, order and columns of a request.
 //!
-//! Calls without what they are grouped by are in no group. Most requests come first, unless the
-//! request says otherwise.
+//! Calls without a value of the grouping key are in no group. The default order is by number of
+//! requests, descending.
 
 use datafusion::common::ScalarValue;
 use serde_json::{Map, Value, json};
@@ -13,32 +13,32 @@ use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::reports::Report;
 
-/// The column that says how many groups there are in all.
+/// Column with the total number of groups.
 pub(super) const TOTAL: &str = "groups";
-/// Groups of a page where the request does not say.
+/// Default size of a page, in groups.
 pub const PAGE: u64 = 100;
-/// The most groups of a page.
+/// Maximum size of a page, in groups.
 pub const MAX: u64 = 10_000;
 const METADATA: &str = "metadata/";
-/// A model has one name in groups, as in reports, however its source spells it.
+/// SQL expression for the canonical name of a model, one for all spellings, as in reports.
 const MODEL: &str = "canonical_model(ai_org, ai_model)";
 
-/// A way to group calls.
+/// A grouping of calls.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// The last part of its path.
+    /// Last part of the path.
     pub(super) path: &'static str,
-    /// Name and text of its file.
+    /// Name and text of the SQL file.
     pub(super) file: (&'static str, &'static str),
-    /// What calls are grouped by, in SQL over a call.
+    /// SQL expression of the grouping key for a call.
     pub(super) key: &'static str,
-    /// The name of that in answers.
+    /// Name of the grouping key in responses.
     pub(super) name: &'static str,
-    /// The columns of an item beside that, where the request names none.
+    /// Default columns of an item, beside the grouping key.
     columns: &'static [&'static str],
-    /// True if the figures are texts, as Portkey has them here.
+    /// True if figures are encoded as texts, as in Portkey's API.
     pub(super) texts: bool,
-    /// True if it reads the feedback.
+    /// True if the grouping reads feedback.
     pub(super) feedback: bool,
 }
 
@@ -54,7 +54,7 @@ const fn by(path: &'static str, key: &'static str) -> Group {
     }
 }
 
-/// Every way.
+/// Every grouping.
 pub(super) static GROUPS: [Group; 12] = [
     Group {
         path: "users",
@@ -109,7 +109,7 @@ pub(super) static GROUPS: [Group; 12] = [
     by("prompt", "prompt_slug"),
 ];
 
-/// The way of a path.
+/// Returns the grouping at a path.
 pub(super) fn find(path: &str) -> Result<&'static Group> {
     let name = if path.strip_prefix(METADATA).is_some_and(|key| !key.is_empty()) {
         "metadata/KEY"
@@ -122,15 +122,15 @@ pub(super) fn find(path: &str) -> Result<&'static Group> {
     })
 }
 
-/// Groups as a request asks for them.
+/// Groups as a request selects them.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
     pub(super) group: &'static Group,
-    /// The metadata key, where calls are grouped by one.
+    /// The metadata key, if calls are grouped by one.
     metadata_key: Option<String>,
-    /// The first column of the file, which is the key, then those that are asked for.
+    /// The grouping key, which is the first column of the file, then the requested columns.
     columns: Vec<&'static str>,
-    /// Those that the request names, also to order by.
+    /// Columns that the request names, including the one to order by.
     pub(super) named: Vec<&'static str>,
     order: &'static str,
     ascending: bool,
@@ -158,11 +158,12 @@ impl Listing {
                 let hint = hint(name, known, "columns", "`/openapi.json`");
                 let name = clip(name);
                 Error::invalid(format!(
-                    "parameter `{param}` is `{name}`, which is no column here; {hint}"
+                    "parameter `{param}` is `{name}`, which is not a column here; {hint}"
                 ))
             })
         };
-        let (mut columns, mut asked_for) = (vec![key], Vec::new());
+        let mut columns = vec![key];
+        let mut asked_for = Vec::new();
         match given("columns") {
             None => columns.extend(group.columns),
             Some(text) => {
@@ -198,17 +199,18 @@ impl Listing {
         })
     }
 
-    /// The first page of the same groups; none for the first page itself.
+    /// Returns the request for the first page of the same groups. `None` if this is the first page.
     pub(super) fn first_page(&self) -> Option<Self> {
         (self.page > 0).then(|| Self { page: 0, page_size: 1, ..self.clone() })
     }
 
-    /// The page, over the query of the file. Names of columns are those of its header; what no one
-    /// asks for is not computed.
+    /// Returns the query of the page over the query of the file. Names of columns come from the
+    /// file's header. Columns that are not requested are not computed.
     pub(super) fn page_of(&self, query: &str) -> String {
         let columns: Vec<String> =
             self.columns.iter().map(|column| format!("\"{column}\"")).collect();
-        let (key, order) = (self.columns[0], self.order);
+        let key = self.columns[0];
+        let order = self.order;
         let way = if self.ascending { "asc" } else { "desc" };
         format!(
             "select {}, count(*) over () as {TOTAL} from (\n{query}\n)\n\

@@ -1,20 +1,19 @@
-//! Portkey's analytics: what a request asks, the query that answers it, and the JSON that its rows
-//! become.
+//! Portkey's analytics: the parameters of a request, the query, and the JSON of the response.
 //!
-//! A graph or group is one file of `sql/analytics`, with a header in the grammar of
+//! A graph or grouping is one file of `sql/analytics`, with a header in the grammar of
 //! [`crate::reports`]. It reads `calls`, the records of the time frame that pass every filter
-//! (`calls.sql`), and where it is about feedback `ratings` or, with the calls that it is about,
-//! `rated` and `rated_once`. The statement is put together from those files, from clauses that are
-//! constants of this module, and from column names that are checked against a header; every value
-//! of the request is a typed parameter. So no text of a request is ever SQL.
+//! (`calls.sql`). For feedback it reads `ratings`, or `rated` and `rated_once`, which join feedback
+//! to its calls. The statement is composed of those files, of constant clauses of this module, and
+//! of column names that are checked against a header; every value of the request is a typed
+//! parameter. So no text of a request is ever SQL.
 //!
-//! One statement gives the summary and the points of a graph in one pass over the columns that it
-//! needs: the row with `whole = 1` is over the whole frame. A file that gives figures alone is made
-//! to give them so ([`graphs`]). Only what a fallback rescued takes a second look, for the failures
-//! beside it, and so do the groups by metadata, for feedback. Times are UTC, money is US cents,
-//! rates are of 100. A mean of nothing is null, a count of nothing 0. The files are no reports:
-//! their parameters are Portkey's, and several names are those of reports. This module runs no
-//! query.
+//! One statement computes the summary and the points of a graph in one pass over the columns that
+//! it needs: the row with `whole = 1` covers the whole time frame. A file that has only figures is
+//! completed to do so ([`graphs`]). A second pass is needed only for calls that a fallback rescued,
+//! since the failures are separate records, and for the feedback of groups by metadata. Times are
+//! in UTC, money is in US cents, rates are percentages. A mean of nothing is null, a count of
+//! nothing 0. The files are not reports: their parameters are Portkey's, and several have the name
+//! of a report. This module runs no query.
 
 mod filters;
 mod graph_spec;
@@ -43,7 +42,7 @@ use graphs::Graph;
 use groups::Listing;
 pub use groups::{MAX as MAX_GROUPS, PAGE as PAGE_GROUPS};
 
-/// A file of `sql/analytics`.
+/// Returns the name and the text of a file of `sql/analytics`.
 macro_rules! file {
     ($name:literal) => {
         (concat!("analytics/", $name), include_str!(concat!("../../sql/analytics/", $name, ".sql")))
@@ -57,10 +56,10 @@ const RATED: (&str, &str) = file!("rated");
 const RATED_ONCE: (&str, &str) = file!("rated_once");
 const CACHE_SUMMARY: (&str, &str) = file!("summary_cache");
 
-/// Figures of an answer that are computed from withheld columns, with these.
+/// Figures in a response that are computed from withheld columns, with these columns.
 pub type Figures = BTreeMap<String, BTreeSet<String>>;
 
-/// One question, ready to be run.
+/// A request that is ready to run.
 #[derive(Debug)]
 pub struct Query {
     file: (&'static str, &'static str),
@@ -77,7 +76,8 @@ enum AnswerShape {
 }
 
 impl Query {
-    /// The graph of a path below `/v1/analytics/graphs/`, in either SDK's spelling.
+    /// Creates the query of a graph, by its path below `/v1/analytics/graphs/` in either SDK's
+    /// spelling.
     pub fn graph(path: &str, asked: AnalyticsRequest) -> Result<Self> {
         let graph = graphs::find(path)?;
         Ok(Self {
@@ -88,8 +88,8 @@ impl Query {
         })
     }
 
-    /// The groups of a path below `/v1/analytics/groups/` or `/v1/logs/groups/`; `metadata/KEY`
-    /// groups by that key.
+    /// Creates the query of groups, by their path below `/v1/analytics/groups/` or
+    /// `/v1/logs/groups/`. `metadata/KEY` groups by that metadata key.
     pub fn group(path: &str, asked: AnalyticsRequest) -> Result<Self> {
         let group = groups::find(path)?;
         let listing = Listing::new(group, path, &header(group.file)?, &asked)?;
@@ -101,12 +101,13 @@ impl Query {
         })
     }
 
-    /// The summary of the cache.
+    /// Creates the query of the cache summary.
     pub fn cache_summary(asked: AnalyticsRequest) -> Self {
         Self { file: CACHE_SUMMARY, answer: AnswerShape::Summary, feedback: false, asked }
     }
 
-    /// The first page of the same groups; none for anything else and for the first page itself.
+    /// Returns the query of the first page of the same groups. `None` if this is the first page, or
+    /// not a query of groups.
     pub fn first_page(&self) -> Option<Self> {
         let AnswerShape::Group(listing) = &self.answer else { return None };
         let listing = listing.first_page()?;
@@ -118,7 +119,7 @@ impl Query {
         })
     }
 
-    /// The statement.
+    /// Returns the SQL statement.
     pub fn sql(&self) -> String {
         let mut tables = Vec::new();
         if let Some(logs) = self.asked.logs() {
@@ -151,12 +152,12 @@ impl Query {
         format!("with\n{}\n{query}", tables.join(",\n"))
     }
 
-    /// The columns that its filters look for values of.
+    /// Returns the columns that the filters read.
     pub fn filtered(&self) -> &[String] {
         self.asked.filtered()
     }
 
-    /// The values of the statement's placeholders.
+    /// Returns the values of the statement's placeholders.
     pub fn params(&self) -> ParamValues {
         let mut params: Vec<(String, ScalarValue)> = self.asked.params();
         if let AnswerShape::Group(listing) = &self.answer {
@@ -165,7 +166,7 @@ impl Query {
         ParamValues::from(params)
     }
 
-    /// The name of what is asked for, for messages.
+    /// Returns the title of the request, for messages.
     pub fn title(&self) -> String {
         match &self.answer {
             AnswerShape::Graph(graph) => format!("graph `{}`", graph.paths[0]),
@@ -174,8 +175,9 @@ impl Query {
         }
     }
 
-    /// Figures, all of which are withheld or one of which the request names, with the columns that
-    /// they are computed from; none where what is left is an answer.
+    /// Returns the withheld columns that make the request fail: those of all figures if every
+    /// figure is withheld, or those of a withheld figure that the request names. `None` if the
+    /// response is still useful.
     pub fn refused(&self, withheld: &Figures) -> Option<BTreeSet<String>> {
         let named = |column: &&str| withheld.contains_key(*column);
         let refused: Vec<&str> = match &self.answer {
@@ -195,12 +197,12 @@ impl Query {
         (!columns.is_empty()).then_some(columns)
     }
 
-    /// The answer in Portkey's shape.
+    /// Returns the response in Portkey's format.
     pub fn json(&self, batches: &[RecordBatch]) -> Result<Value> {
         self.json_without(batches, &Figures::new())
     }
 
-    /// The same with null in the place of figures that are withheld, which it names.
+    /// Returns the response with null for withheld figures, and with their names.
     pub fn json_without(&self, batches: &[RecordBatch], withheld: &Figures) -> Result<Value> {
         let mut rows = shape::rows(batches)?;
         shape::withhold(&mut rows, withheld);
@@ -219,7 +221,7 @@ impl Query {
         Ok(answer)
     }
 
-    /// Tells how many groups there are in all; none if no row says it.
+    /// Returns the total number of groups. `None` if there are no rows.
     pub fn groups(batches: &[RecordBatch]) -> Result<Option<u64>> {
         Ok(shape::rows(batches)?
             .first()
@@ -228,12 +230,12 @@ impl Query {
     }
 }
 
-/// The header of a file of the folder.
+/// Parses the header of a file.
 fn header((name, sql): (&'static str, &'static str)) -> Result<Report> {
     reports::parse(name, sql)
 }
 
-/// A parameter that is not what it should be.
+/// Returns an error about a parameter's value.
 fn wrong(name: &str, value: &str, expected: &str) -> Error {
     Error::invalid(format!("parameter `{name}` is `{value}`; expected {expected}"))
 }

@@ -1,4 +1,4 @@
-//! Rows to Portkey's JSON: a summary and points, a bucket for every step of the time frame.
+//! Converts rows to Portkey's JSON: a summary, and a point for each bucket of the time frame.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::graphs::{Empty, Field, Graph, Points};
 use super::time_range::{TimeRange, text};
 use crate::error::{Error, Result};
 
-/// A row, by the names of its columns.
+/// A row, by column name.
 pub(super) type Row = Map<String, Value>;
 
-/// The rows of an answer.
+/// Converts batches to rows.
 pub(super) fn rows(batches: &[RecordBatch]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for batch in batches {
@@ -51,13 +51,13 @@ fn cell(column: &dyn Array, place: usize) -> Result<Value> {
         }
         other => {
             return Err(Error::internal(format!(
-                "a column of type {other} has no place in analytics"
+                "analytics do not support a column of type {other}"
             )));
         }
     })
 }
 
-/// Puts null in the place of withheld figures.
+/// Replaces withheld figures by null.
 pub(super) fn withhold(rows: &mut [Row], withheld: &Figures) {
     for row in rows {
         for (_, value) in row.iter_mut().filter(|(name, _)| withheld.contains_key(*name)) {
@@ -66,7 +66,7 @@ pub(super) fn withhold(rows: &mut [Row], withheld: &Figures) {
     }
 }
 
-/// A graph: its summary, its points, and how wide a bucket is.
+/// Returns a graph: its summary, its points, and the width of a bucket.
 pub(super) fn graph(graph: &Graph, frame: &TimeRange, rows: &[Row], withheld: &Figures) -> Value {
     let is_whole = |row: &&Row| row.get("whole").and_then(Value::as_i64) == Some(1);
     let whole = rows.iter().find(is_whole);
@@ -87,7 +87,7 @@ pub(super) fn graph(graph: &Graph, frame: &TimeRange, rows: &[Row], withheld: &F
             let point = |of: &[&Row], last: &Row| {
                 let mut point = fields(beside, of.first().copied(), last);
                 let items = of.iter().map(|row| fields(items, Some(row), &Map::new()));
-                // A row without a count is there for what stands beside the list.
+                // A row without a count only carries the figures beside the list.
                 let items = items.filter(|item| item.get("count") != Some(&json!(0)));
                 point.insert((*name).to_owned(), items.map(Value::Object).collect());
                 point
@@ -102,12 +102,12 @@ pub(super) fn graph(graph: &Graph, frame: &TimeRange, rows: &[Row], withheld: &F
     answer
 }
 
-/// The one row of a summary.
+/// Returns the only row, which is the summary.
 pub(super) fn summary(rows: Vec<Row>) -> Value {
     json!({ "object": "analytics-summary", "summary": rows.into_iter().next().unwrap_or_default() })
 }
 
-/// A point for each bucket, made from its rows and the point before.
+/// Returns a point for each bucket, computed from its rows and the previous point.
 fn buckets(frame: &TimeRange, rows: &[&Row], point: impl Fn(&[&Row], &Row) -> Row) -> Vec<Value> {
     let mut by_start: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {
@@ -127,7 +127,7 @@ fn buckets(frame: &TimeRange, rows: &[&Row], point: impl Fn(&[&Row], &Row) -> Ro
     points
 }
 
-/// The fields of a row, and what they are where there is none.
+/// Returns the fields of a row, or their values without a row.
 fn fields(names: &[Field], row: Option<&Row>, last: &Row, withheld: &Figures) -> Row {
     let value = |field: &Field| match (row, field.empty) {
         (None, _) if withheld.contains_key(field.column) => Value::Null,

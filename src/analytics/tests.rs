@@ -1,5 +1,5 @@
-//! The files against the tables of graphs and groups, the statements against what makes them safe
-//! and quick, and the shapes.
+//! Checks the files against the tables of graphs and groups, the statements for injection and
+//! speed, and the formats of responses.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ use crate::reports::ColumnKind;
 const FRAME: [(&str, &str); 2] =
     [("time_of_generation_min", "2026-11-01"), ("time_of_generation_max", "2026-11-02T12:00:00Z")];
 
-/// Every filter, with values that would do harm if they were SQL.
+/// Every filter, with values that would be harmful as SQL.
 const EVERY_FILTER: [(&str, &str); 25] = [
     ("total_units_min", "1"),
     ("total_units_max", "900000"),
@@ -75,7 +75,7 @@ fn every_query(given: &[(&str, &str)]) -> Vec<Query> {
     graphs.chain(groups).chain([Query::cache_summary(asked(given))]).collect()
 }
 
-/// Tables without rows.
+/// Creates tables without rows.
 async fn session() -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     let logs = MemTable::try_new(crate::record::schema(), vec![vec![]]).unwrap();
@@ -96,7 +96,7 @@ async fn planned(context: &SessionContext, query: &Query) -> LogicalPlan {
     plan.with_param_values(query.params()).unwrap()
 }
 
-/// The columns of a table that a plan reads.
+/// Returns the columns of a table that a plan reads.
 fn reads(plan: &LogicalPlan, table: &str) -> BTreeSet<String> {
     let mut columns = BTreeSet::new();
     plan.apply(|node| {
@@ -223,7 +223,7 @@ async fn declared_columns_are_those_of_the_answer() {
         let declared = header(query.file).unwrap().columns;
         let mut declared: Vec<_> =
             declared.iter().map(|column| (column.name.to_owned(), column.kind)).collect();
-        // Figures alone are given for each bucket and for all.
+        // A file with only figures is completed for each bucket and for the whole time frame.
         if matches!(query.answer, AnswerShape::Graph(_))
             && declared.iter().all(|(name, _)| name != "whole")
         {
@@ -232,7 +232,7 @@ async fn declared_columns_are_those_of_the_answer() {
         }
         assert_eq!(columns.collect::<Vec<_>>(), declared, "{}", query.file.0);
     }
-    // A group answers with any of its file's columns, so all are asked for at once.
+    // A request may select any column of a group's file, so this selects all.
     for group in &GROUPS {
         let declared = header(group.file).unwrap().columns;
         let names: Vec<&str> = declared.iter().skip(1).map(|column| column.name).collect();
@@ -348,8 +348,8 @@ async fn a_statement_reads_once_and_no_more_than_it_needs() {
     for query in every_query(&[]) {
         let plan = context.state().optimize(&planned(&context, &query).await).unwrap();
         let text = plan.display_indent().to_string();
-        // Whether a target of the same call failed stands in other records than the one that it
-        // rescued; and what was said of the calls of a group is summed up apart from them.
+        // The failures before a rescued call are separate records, and the feedback on a group's
+        // calls is summed separately.
         let twice =
             ["analytics/requests_rescued", "analytics/group_metadata"].contains(&query.file.0);
         let scans = if twice { 2 } else { 1 };
@@ -361,7 +361,7 @@ async fn a_statement_reads_once_and_no_more_than_it_needs() {
             query.file.0
         );
     }
-    // What is not asked for is not computed.
+    // Columns that are not requested are not computed.
     let plan = planned(&context, &Query::group("model", asked(&[])).unwrap()).await;
     let plan = context.state().optimize(&plan).unwrap();
     assert_eq!(
@@ -371,8 +371,8 @@ async fn a_statement_reads_once_and_no_more_than_it_needs() {
 }
 
 #[test]
-fn a_value_that_cannot_be_meant_is_refused() {
-    // The rest is the filter's own; see `logs`.
+fn an_invalid_value_is_refused() {
+    // `logs` tests the other errors of filters.
     refused(&[("total_units_min", "many")], "`total_units_min` is `many`; expected a whole number");
     refused(&[("metadata", r#"{"team":["a"]}"#)], "`metadata.team` is `[\"a\"]`; expected a text");
     let [from, to] = FRAME;
@@ -404,7 +404,7 @@ fn a_value_that_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn what_the_sdks_send_is_known_and_what_is_not_known_is_named() {
+fn parameters_of_the_sdks_are_known_and_unknown_ones_are_named() {
     let sent = [
         ("current_page", "0"),
         ("page_size", "20"),
@@ -503,7 +503,7 @@ fn buckets_without_calls_are_zeros_nulls_and_sums_carried_on() {
 }
 
 #[test]
-fn lists_in_buckets_hold_what_was_counted() {
+fn lists_in_buckets_hold_the_counts() {
     let frame = TimeRange { from: at("2026-11-21T10:00:00Z"), to: at("2026-11-21T13:30:00Z") };
     let part = |hour: &str, retries: Option<i64>, count: i64| {
         let bucket = format!("2026-11-21T{hour}:00:00.000Z");
@@ -589,8 +589,9 @@ fn groups_have_a_page_an_order_and_columns() {
     );
 }
 
-/// Feedback as a table beside calls: two calls of one trace, one of another with the same name in
-/// another organisation. One call has feedback of its own, and so has one without a trace.
+/// Creates a table of feedback beside calls: two calls of one trace, and one of a trace with the
+/// same name in another organisation. One call has feedback of its own, as does one without a
+/// trace.
 async fn rated() -> SessionContext {
     let context = SessionContext::new();
     context.register_udf(ScalarUDF::clone(&crate::query::canonical_model()));
@@ -629,13 +630,14 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
     let points = feedbacks["data_points"].as_array().unwrap();
     let totals = points.iter().enumerate().map(|(at, point)| (at, &point["total"]));
     let totals = totals.filter(|(_, total)| *total != &json!(0));
-    // That of the trace in the hour of its first call, that of one call in its own.
+    // Feedback on the trace counts in the hour of its first call, feedback on one call in the hour
+    // of that call.
     assert_eq!(
         totals.collect::<Vec<_>>(),
         [(10, &json!(2)), (12, &json!(1)), (34, &json!(1)), (35, &json!(1))]
     );
-    // (8 * 1 + 2 * 0.5 - 10 * 0.5 - 4 * 1) / 3; of the trace of acme 9 / 1.5; what has no weight
-    // has no mean.
+    // (8 * 1 + 2 * 0.5 - 10 * 0.5 - 4 * 1) / 3; for the trace of acme 9 / 1.5. Without weights
+    // there is no mean.
     let weighted = graph("feedbacks/weighted").await;
     let averages = [10, 12, 34, 35].map(|at: usize| weighted["data_points"][at]["avg"].clone());
     assert_eq!(
@@ -650,7 +652,7 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
     );
     assert_eq!(scores["summary"]["total"], json!(5));
     // Model a has the feedback of both traces and of the call without one, model b that of acme's
-    // and its own.
+    // trace and its own.
     let models = graph("feedbacks/ai-models").await;
     let model = |name: &str, total: u32, avg: f64| json!({ "ai_model": name, "total": total, "avg_weighted_feedback": avg });
     assert_eq!(models["data_points"], json!([model("a", 4, 2.0), model("b", 3, 2.0)]));
@@ -668,7 +670,7 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
             )
         })
         .collect();
-    // Of x (8 + 1 - 4) / 2.5, of y (8 + 1 - 5) / 2.
+    // For x (8 + 1 - 4) / 2.5, for y (8 + 1 - 5) / 2.
     assert_eq!(
         figures,
         [
@@ -690,7 +692,7 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
 }
 
 #[tokio::test]
-async fn a_model_is_one_group_however_it_was_said() {
+async fn a_model_is_one_group_in_every_spelling() {
     let context = SessionContext::new();
     context.register_udf(ScalarUDF::clone(&crate::query::canonical_model()));
     let logs = "create table logs as select arrow_cast('2026-11-01T10:00:00Z', 'Timestamp(Microsecond, Some(\"UTC\"))') \
@@ -707,9 +709,9 @@ async fn a_model_is_one_group_however_it_was_said() {
             .unwrap()["data"]
             .take()
     };
-    let said = answer("ai-models", &[("columns", "said_models")]).await;
-    assert_eq!(said[0]["ai_model"], "gpt-4o");
-    assert_eq!(said[0]["said_models"], "azure/gpt-4o, gpt-4o, gpt-4o-2024-08-06", "{said}");
+    let models = answer("ai-models", &[("columns", "said_models")]).await;
+    assert_eq!(models[0]["ai_model"], "gpt-4o");
+    assert_eq!(models[0]["said_models"], "azure/gpt-4o, gpt-4o, gpt-4o-2024-08-06", "{models}");
     for path in ["ai-models", "model"] {
         let all = answer(path, &[]).await;
         let all: Vec<_> =
@@ -719,7 +721,7 @@ async fn a_model_is_one_group_however_it_was_said() {
             ["3", "1"],
             "{path}"
         );
-        // What the group names, the filter finds; a name that was said finds its own calls.
+        // The filter accepts the name of the group; a logged name finds only its own calls.
         for (model, requests) in [("gpt-4o", "3"), ("gpt-4o-2024-08-06", "1")] {
             let found = answer(path, &[("ai_model", model)]).await;
             assert_eq!(

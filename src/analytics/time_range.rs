@@ -1,13 +1,13 @@
 //! The time frame of a request and the buckets that it is cut into.
 //!
-//! Portkey does not say how wide its buckets are, so the width follows from the span alone: the
-//! finest one that gives a chart no more than a few hundred points. Buckets are those of the clock
-//! in UTC, weeks begin on Monday, and the first and last may reach beyond the frame, though only
-//! calls within it are counted.
+//! Portkey does not document the width of its buckets, so the width depends only on the span: the
+//! finest one that gives a chart at most a few hundred points. Buckets follow the clock in UTC, and
+//! weeks begin on Monday. The first and last bucket may reach beyond the frame, but only calls
+//! within it are counted.
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
 
-/// How wide a time bucket is.
+/// Width of a time bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     Minute,
@@ -18,7 +18,7 @@ pub(super) enum Width {
     Year,
 }
 
-/// A time frame, both ends in it.
+/// A time frame, both ends inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TimeRange {
     pub(super) from: DateTime<Utc>,
@@ -26,7 +26,7 @@ pub(super) struct TimeRange {
 }
 
 impl TimeRange {
-    /// The width of its buckets.
+    /// Returns the width of the buckets.
     pub(super) fn width(&self) -> Width {
         let span = self.to - self.from;
         let widths = [
@@ -39,16 +39,17 @@ impl TimeRange {
         widths.into_iter().find(|(most, _)| span <= *most).map_or(Width::Year, |(_, width)| width)
     }
 
-    /// The start of each of its buckets.
+    /// Returns the start of each bucket.
     pub(super) fn buckets(&self) -> impl Iterator<Item = DateTime<Utc>> {
-        let (width, to) = (self.width(), self.to);
+        let width = self.width();
+        let to = self.to;
         let first = Some(width.start(self.from)).filter(|start| *start <= to);
         std::iter::successors(first, move |start| width.next(*start).filter(|next| *next <= to))
     }
 }
 
 impl Width {
-    /// Its word in answers and for `date_trunc`.
+    /// Returns the name of the width in responses and for `date_trunc`.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Minute => "minute",
@@ -60,7 +61,7 @@ impl Width {
         }
     }
 
-    /// The start of the bucket that a moment lies in.
+    /// Returns the start of the bucket that contains a time.
     fn start(self, at: DateTime<Utc>) -> DateTime<Utc> {
         let day = at.date_naive();
         let midnight = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
@@ -81,7 +82,7 @@ impl Width {
         }
     }
 
-    /// The start of the bucket after the one that starts then.
+    /// Returns the start of the bucket after the one with this start.
     fn next(self, start: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::Minute => start.checked_add_signed(TimeDelta::minutes(1)),
@@ -94,7 +95,7 @@ impl Width {
     }
 }
 
-/// A moment as answers write it.
+/// Formats a time for responses.
 pub(super) fn text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -24,8 +24,7 @@ use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::plan::{self, Moving, Rules, Terms};
 
-/// Version of the document format. Format 1 had only keys; format 2 had no erasures that are set
-/// aside.
+/// Version of the document format. Format 1 had only keys; format 2 had no archived erasures.
 pub const FORMAT: u32 = 3;
 /// Minimum time that an erasure or a retention change stays in force after its request, so that it
 /// also applies to records that other nodes still hold.
@@ -96,7 +95,7 @@ pub struct Unknown {
     pub retention_days: i32,
     /// Retention classes that such records were stored in before `retention_days` changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moving: Vec<Move>,
+    pub moving: Vec<RetentionChange>,
 }
 
 impl Default for Document {
@@ -140,7 +139,7 @@ pub struct Organisation {
     pub created_at: DateTime<Utc>,
     /// Retention classes that its records were stored in before a change of plan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moving: Vec<Move>,
+    pub moving: Vec<RetentionChange>,
     /// Time of deletion. The records of a deleted organisation are being erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
@@ -149,7 +148,7 @@ pub struct Organisation {
 /// A retention class that may still hold records of an organisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Move {
+pub struct RetentionChange {
     /// Retention class: days to keep, 0 for ever.
     pub from_days: i32,
     /// Time of the change of plan.
@@ -233,7 +232,7 @@ impl Document {
         }
         let before = std::mem::replace(&mut unknown.retention_days, days);
         unknown.moving.retain(|moving| moving.from_days != before && moving.from_days != days);
-        unknown.moving.push(Move { from_days: before, since: now, clean_before_ms: 0 });
+        unknown.moving.push(RetentionChange { from_days: before, since: now, clean_before_ms: 0 });
         true
     }
 
@@ -249,7 +248,11 @@ impl Document {
             organisation
                 .moving
                 .retain(|moving| moving.from_days != before && moving.from_days != days);
-            organisation.moving.push(Move { from_days: before, since: now, clean_before_ms: 0 });
+            organisation.moving.push(RetentionChange {
+                from_days: before,
+                since: now,
+                clean_before_ms: 0,
+            });
         }
     }
 
@@ -307,7 +310,7 @@ impl Document {
 
     /// Changes the plan of an organisation, its agreed retention, or both. Keeps the agreed
     /// retention while the plan stays the same.
-    pub fn agree(
+    pub fn set_terms(
         &mut self,
         id: &str,
         plan: Option<&str>,
@@ -462,7 +465,7 @@ impl Document {
                     .map(|organisation| &mut organisation.moving)
             };
             // Skips a change of plan that came after the files were listed.
-            let same = |of: &&mut Move| {
+            let same = |of: &&mut RetentionChange| {
                 of.from_days == moving.from_days && of.since.timestamp_millis() <= clean_before_ms
             };
             for of in moves.into_iter().flatten().filter(same) {

@@ -2,14 +2,14 @@
 //!
 //! An entry is kept for good, because a write-ahead log of a stopped node may bring erased records
 //! back; the entry hides records while it is in force. The lists of a completed erasure leave the
-//! document ([`super::aside`]).
+//! document ([`super::archived_erasures`]).
 
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::aside::Aside;
+use super::archived_erasures::ArchivedLists;
 use super::document::{Document, IN_FORCE};
 use super::limits::{MAX_ERASURES, MAX_IDS, MAX_NAME_BYTES};
 use crate::error::{Error, Result};
@@ -64,7 +64,7 @@ pub struct ErasureEntry {
     pub clean_before_ms: i64,
     /// Part of the entry that lies in an object of its own. `None` if the entry is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aside: Option<Aside>,
+    pub aside: Option<ArchivedLists>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -1,13 +1,14 @@
-//! Export jobs as data: their states, who reaches them, and how many there may be. Pure.
+//! Export jobs as data: their states, access and limits. Pure.
 //!
-//! A job is a draft until it is started, then in progress until it succeeded, failed or was
-//! stopped; whatever ended can be started again or be made another draft. What it reads is bound by
-//! the key that made it, and those bounds stand in the job: the key itself may be gone. Each start
-//! is a run of its own with a file of its own, so that a run which was overtaken (by a stop, by
-//! another start, by a node that took over, by what [`files`] takes back) ends without a trace.
+//! A job is a draft until it is started, then in progress until it succeeds, fails or is stopped.
+//! An ended job can be started again or become a draft again. A job may read what the key that made
+//! it could read; the job stores these bounds, since the key may be deleted. Each start is a run of
+//! its own with a file of its own, so a run that was superseded (by a stop, another start, a node
+//! that took over, or a withdrawal of [`files`]) ends without effect.
 //!
-//! Jobs are bounded in number, by workspace and by organisation: whoever makes many loses their
-//! own, never a file of another workspace. What a job wrote is the matter of [`files`].
+//! The number of jobs is limited for each workspace and each organisation: a workspace that makes
+//! too many loses its own, never a file of another workspace. [`files`] has the rules for the
+//! written files.
 
 use std::collections::BTreeSet;
 
@@ -26,32 +27,32 @@ pub(super) use files::expires_at;
 
 mod files;
 
-/// Jobs of a workspace, and of an organisation: they are part of a document that is rewritten as a
-/// whole.
+/// Maximum number of jobs of a workspace, and of an organisation: they are part of a document that
+/// every change rewrites as a whole.
 const MAX_JOBS: usize = 100;
 const MAX_OF_ORGANISATION: usize = 500;
-/// Longest filters (as JSON) and description, in bytes.
+/// Maximum size of the filters (as JSON) and of the description, in bytes.
 const MAX_FILTERS: usize = 4 << 10;
 const MAX_DESCRIPTION: usize = 1 << 10;
 
-/// Where a job stands. No others.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExportStatus {
-    /// Never started since it was made or changed.
+    /// Not started since it was made or changed.
     Draft,
     /// Waiting for its turn, or being written.
     InProgress,
-    /// Its file is whole.
+    /// The file is complete.
     Success,
-    /// It ended without a file, and says why.
+    /// The job ended without a file. It has a reason.
     Failed,
-    /// Somebody stopped it.
+    /// Stopped on request.
     Stopped,
 }
 
 impl ExportStatus {
-    /// Its name in answers.
+    /// Returns the name in responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Draft => "draft",
@@ -67,113 +68,114 @@ impl ExportStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportJob {
-    /// Names it.
+    /// Id of the job.
     pub id: String,
-    /// The organisation whose records it reads; none = all, for the operator.
+    /// The organisation whose records the job reads. `None` for all, which only the operator may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<String>,
-    /// The workspace whose records it reads; none = all of the organisation.
+    /// The workspace whose records the job reads. `None` for the whole organisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
-    /// Whether who made it may read bodies.
+    /// True if the maker of the job may read bodies.
     pub bodies: bool,
-    /// Which records, as it was asked.
+    /// Filters as the request gave them.
     pub filters: Map<String, Value>,
-    /// Keys of each line; none = all that may be exported.
+    /// Columns of each line. `None` for all that may be exported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// What it is for.
+    /// Purpose of the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Where it stands.
+    /// State of the job.
     pub status: ExportStatus,
-    /// Records that match, as of when that was counted last.
+    /// Number of matching records when they were last counted.
     pub total: u64,
-    /// Counts its starts, and how often it was told to begin anew.
+    /// Number of starts and restarts.
     #[serde(default)]
     pub run: u64,
-    /// Why it failed.
+    /// Reason of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Id of the key that made it.
+    /// Id of the key that made the job.
     pub created_by: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// When it was changed last.
+    /// Time of the last change.
     pub updated_at: DateTime<Utc>,
-    /// When it was started last.
+    /// Time of the last start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// Time of the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<DateTime<Utc>>,
-    /// What it wrote.
+    /// The written file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<ExportFile>,
-    /// Why what it wrote was deleted.
+    /// Reason for the deletion of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_gone: Option<String>,
-    /// Organisations that were created since it was started and keep records for a shorter time. It
-    /// begins anew if it wrote any of theirs.
+    /// Organisations that were created since the start and have a shorter retention. The job starts
+    /// over if it wrote records of one of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub narrowed: BTreeSet<String>,
 }
 
-/// What a run wrote. Fields of other versions of gatelog are passed over: a file can be made again.
+/// The file of a run. Unknown fields are ignored, because a file can be made again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExportFile {
-    /// Names it in the store, and nothing else ever.
+    /// Unique name in the store, never reused.
     pub name: String,
-    /// Its size as it is downloaded.
+    /// Size of the download, in bytes.
     pub bytes: u64,
-    /// Its size where it lies, packed; none = it is plain.
+    /// Size in the store if it is compressed, in bytes. `None` if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
-    /// Its lines.
+    /// Number of lines.
     pub records: u64,
-    /// Keys of each line.
+    /// Columns of each line.
     pub columns: Vec<String>,
-    /// Organisations whose records are in it; none = any whose records the job reads.
+    /// Organisations with records in the file. `None` for any that the job reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisations: Option<BTreeSet<String>>,
-    /// When it was whole.
+    /// Time of completion.
     pub written_at: DateTime<Utc>,
 }
 
-/// What a draft shall be; what is none stays as it is.
+/// Changes to a job, which becomes a draft. `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExportChange {
-    /// The workspace whose records it reads.
+    /// The workspace whose records the job reads.
     pub workspace: Option<String>,
-    /// Which records.
+    /// Filters of the records.
     pub filters: Option<Map<String, Value>>,
-    /// Keys of each line.
+    /// Columns of each line.
     pub columns: Option<Vec<String>>,
-    /// What it is for.
+    /// Purpose of the job.
     pub description: Option<String>,
 }
 
-/// How a run ended.
+/// End of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExportEnd {
-    /// With a file, and perhaps a better count of what matches.
+    /// The file, and a newer number of matching records if it is known.
     Written(ExportFile, Option<u64>),
-    /// Without one; why, in words for whoever made it.
+    /// A failure, with the reason in words for the maker of the job.
     Failed(String),
 }
 
-/// What became of the end of a run.
+/// Result of recording the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The job has it.
+    /// The job has the result.
     Taken,
-    /// The job was stopped, started again, deleted, or told to begin anew meanwhile.
+    /// The job was stopped, started again, deleted or restarted in the meantime.
     Overtaken,
 }
 
 impl ExportJob {
-    /// The records that the job may read. This right is the organisation's, and outlasts the key
-    /// that made the job; whoever makes, starts or downloads it needs a key that counts then.
+    /// Returns the access of the job to records. This right belongs to the organisation and
+    /// outlasts the key that made the job; making, starting and downloading it require a key that
+    /// is valid at that time.
     pub fn access(&self) -> Access {
         let mut scopes = BTreeSet::from([Scope::Export, Scope::View]);
         if self.bodies {
@@ -193,12 +195,13 @@ impl ExportJob {
         organisation && (access.workspace.is_none() || access.workspace == self.workspace)
     }
 
-    /// Refuses, in words that say where the job stands.
+    /// Returns an error that names the state of the job, unless it is one of `fine`.
     fn must_be(&self, fine: &[ExportStatus], to_do: &str) -> Result<()> {
         if fine.contains(&self.status) {
             return Ok(());
         }
-        let (id, status) = (&self.id, self.status.name());
+        let id = &self.id;
+        let status = self.status.name();
         let fine: Vec<&str> = fine.iter().map(|status| status.name()).collect();
         Err(Error::conflict(format!(
             "export `{id}` is `{status}`; only one that is {} can be {to_do}",
@@ -228,16 +231,16 @@ impl ExportJob {
     }
 }
 
-/// Most bytes of the name of a workspace.
+/// Maximum length of the name of a workspace, in bytes.
 const MAX_WORKSPACE: usize = 128;
 const IDLE: [ExportStatus; 4] =
     [ExportStatus::Draft, ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
 
 impl Document {
-    /// Adds a job, without filters that have no value. One that is there already, because its
-    /// request came twice, stays as it is. Of too many in its workspace the one that was touched
-    /// last longest ago is forgotten; of too many in the organisation, where the workspace has none
-    /// that could be, one that has no file.
+    /// Adds a job, without filters that have no value. A job that exists already, because its
+    /// request came twice, is left unchanged. If the workspace has too many jobs, the least
+    /// recently changed one is removed. If the organisation has too many and the workspace has none
+    /// to remove, a job without a file is removed.
     pub fn add_export(&mut self, mut job: ExportJob) -> Result<()> {
         job.filters.retain(|_, value| !is_nothing(value));
         job.check()?;
@@ -261,7 +264,7 @@ impl Document {
         Ok(())
     }
 
-    /// The place of the job that must go before another is added; none if there is room.
+    /// Returns the position of the job to remove before another is added. `None` if there is room.
     fn full_of_exports(&self, job: &ExportJob) -> Option<Result<usize>> {
         let near = |other: &ExportJob| other.organisation == job.organisation;
         let beside = |other: &ExportJob| near(other) && other.workspace == job.workspace;
@@ -287,13 +290,13 @@ impl Document {
         }))
     }
 
-    /// The jobs that a key reaches, newest first; of one workspace, or of all.
+    /// Returns the jobs that a key reaches, newest first, of one workspace or of all.
     pub fn exports(&self, access: &Access, workspace: Option<&str>) -> Vec<&ExportJob> {
         let asked = |job: &&ExportJob| workspace.is_none() || job.workspace.as_deref() == workspace;
         self.export_jobs.iter().rev().filter(|job| job.is_reached(access)).filter(asked).collect()
     }
 
-    /// A job that a key reaches.
+    /// Returns a job that a key reaches.
     pub fn export(&self, id: &str, access: &Access) -> Result<&ExportJob> {
         let found = self.export_jobs.iter().find(|job| job.id == id && job.is_reached(access));
         found.ok_or_else(|| no_export(id))
@@ -304,8 +307,8 @@ impl Document {
         found.ok_or_else(|| no_export(id))
     }
 
-    /// Changes a job, which is a draft then; what it may read of bodies is what the changing key
-    /// may. `total` is what matches now.
+    /// Changes a job and makes it a draft. The job may then read bodies if the changing key may.
+    /// `total` is the number of records that match now.
     pub fn update_export(
         &mut self,
         id: &str,
@@ -325,7 +328,7 @@ impl Document {
         Ok(job)
     }
 
-    /// Starts a job; its turn comes.
+    /// Starts a job, which then waits for its turn.
     pub fn start_export(
         &mut self,
         id: &str,
@@ -358,7 +361,8 @@ impl Document {
         Ok(job)
     }
 
-    /// Bytes of the files of all jobs where they lie, and of those of one organisation.
+    /// Returns the size of the files of all jobs in the store, and of those of one organisation, in
+    /// bytes.
     pub fn export_bytes(&self, organisation: Option<&str>) -> [u64; 2] {
         let files = self
             .export_jobs
@@ -370,7 +374,7 @@ impl Document {
         })
     }
 
-    /// The jobs that are in progress, in the order of their starts.
+    /// Returns the jobs that are in progress, in the order of their starts.
     pub fn started_exports(&self) -> Vec<&ExportJob> {
         let mut jobs: Vec<_> =
             self.export_jobs.iter().filter(|job| job.status == ExportStatus::InProgress).collect();
@@ -378,7 +382,7 @@ impl Document {
         jobs
     }
 
-    /// Whether that run of a job is still wanted.
+    /// Returns true if this run of a job has not been superseded.
     pub fn wants_export(&self, id: &str, run: u64) -> bool {
         let wanted = |job: &ExportJob| {
             job.id == id && job.run == run && job.status == ExportStatus::InProgress
@@ -386,7 +390,7 @@ impl Document {
         self.export_jobs.iter().any(wanted)
     }
 
-    /// Writes down how a run ended, if it is still wanted.
+    /// Records the end of a run, unless it was superseded.
     pub fn end_export(&mut self, id: &str, run: u64, end: &ExportEnd, now: DateTime<Utc>) -> Ended {
         let has = |file: &ExportFile| {
             let mut jobs = self.export_jobs.iter();
@@ -395,7 +399,7 @@ impl Document {
             })
         };
         match end {
-            // The answer to it was lost the first time.
+            // The first response was lost.
             ExportEnd::Written(file, _) if has(file) => return Ended::Taken,
             _ if !self.wants_export(id, run) => return Ended::Overtaken,
             _ => {}
@@ -423,7 +427,7 @@ impl Document {
         Ended::Taken
     }
 
-    /// The job as a change makes it, if the key may change it so.
+    /// Returns the job with the changes, if the key may make them.
     pub fn updated_export(
         &self,
         id: &str,
@@ -450,8 +454,9 @@ impl Document {
         Ok(changed)
     }
 
-    /// The workspace of a job that a key makes: the one that it names, if it reaches that, or else
-    /// its own. Of an organisation that has workspaces in the catalog it must be one of those.
+    /// Returns the workspace of a job that a key makes: the requested one, if the key reaches it,
+    /// or else the key's own. If the catalog has workspaces of the organisation, it must be one of
+    /// them.
     pub fn export_workspace(
         &self,
         access: &Access,
@@ -485,12 +490,12 @@ impl Document {
         Some(Terms::new(&of.plan, &self.plan(&of.plan).ok()?, of.retention_days))
     }
 
-    /// Records that one export of an organisation writes at most; none = all.
+    /// Returns the maximum number of records in an export of an organisation. `None` for no limit.
     pub fn most_exported(&self, organisation: Option<&str>) -> Option<u64> {
         self.terms(organisation?)?.export_rows
     }
 
-    /// Takes the jobs of an organisation out, with what they wrote.
+    /// Removes the jobs of an organisation, with their files.
     pub(super) fn drop_exports(&mut self, organisation: &str) {
         let gone = self
             .export_jobs

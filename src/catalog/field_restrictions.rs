@@ -1,12 +1,12 @@
-//! Fields that an organisation, or one of its workspaces, may not read. The operator says which;
-//! keys only learn of it.
+//! Denied fields: fields that an organisation, or one of its workspaces, may not read. Only the
+//! operator sets them; keys may list them.
 //!
-//! A denial of an organisation holds for all its keys, that of a workspace for what is bound to it:
-//! its keys, and export jobs of it. A field is denied under every name and in every form that tells
-//! it: who may not export `request` gets no `request.body` either, and the other way round. Exports
-//! of all columns leave denied ones out and say so; one that is named, in a filter too, is an
-//! error. In SQL, lists and single logs a denied field is null as a plain column of the answer, and
-//! an error in any other place (`query::withhold`).
+//! A denial for an organisation applies to all its keys, one for a workspace to everything bound to
+//! the workspace: its keys and its export jobs. A field is denied under every name and in every
+//! form that reveals it: a denial of `request` also denies `request.body`, and the reverse. Exports
+//! of all columns leave denied ones out and list them; a denied column that is requested, also in a
+//! filter, is an error. In SQL, lists and single logs a denied field is null as a plain column of
+//! the answer, and an error anywhere else (`query::withhold`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,32 +19,32 @@ use crate::error::{Error, Result};
 use crate::record::COLUMNS;
 use crate::record::json::{Encoder, column_of};
 
-/// Columns that are a part of another one, with the place that they have in it.
+/// Columns that are a part of another one, with their path in it.
 const PARTS: [(&str, &str); 2] = [("user_id", "metadata.value._user"), ("date", "created_at.date")];
-/// What the place of a value of the metadata begins with.
+/// Prefix of the path of a metadata value.
 const METADATA_VALUE: &str = "metadata.value.";
 /// Columns with content of calls, which only keys with `logs.read` may export.
 const BODIES: [&str; 4] = ["request", "response", "request.body", "response.body"];
 
-/// What an organisation may not read.
+/// Fields that an organisation may not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeniedFields {
-    /// For all its keys.
+    /// Fields denied to the whole organisation.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub all: BTreeSet<String>,
-    /// For what is bound to a workspace, by workspace.
+    /// Fields denied to a workspace, by workspace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workspaces: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What somebody may not read.
+/// Fields that a caller may not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Denied(BTreeSet<String>);
 
 impl Document {
-    /// Sets what an organisation, or one of its workspaces, may not read; no field = everything may
-    /// be read.
+    /// Sets the denied fields of an organisation, or of one of its workspaces. No fields means that
+    /// everything may be read.
     pub fn set_denied_fields(
         &mut self,
         organisation: &str,
@@ -77,8 +77,8 @@ impl Document {
         Ok(())
     }
 
-    /// What may not be read of an organisation, by what is bound to that workspace; nothing is
-    /// denied to the operator.
+    /// Returns the fields of an organisation that are denied to callers bound to a workspace.
+    /// Nothing is denied to the operator.
     pub fn denied(&self, organisation: Option<&str>, workspace: Option<&str>) -> Denied {
         let Some(denied) = organisation.and_then(|id| self.denied_fields.get(id)) else {
             return Denied::default();
@@ -89,25 +89,26 @@ impl Document {
 }
 
 impl Denied {
-    /// The fields, as they were set.
+    /// Returns the fields as they were set.
     pub fn fields(&self) -> &BTreeSet<String> {
         &self.0
     }
 
-    /// Whether a column tells a denied field.
+    /// Returns true if a column reveals a denied field.
     pub fn covers(&self, column: &str) -> bool {
-        self.told(column).next().is_some()
+        self.revealed_by(column).next().is_some()
     }
 
-    /// The denied fields that a column tells: those that it is, is a part of, or has as a part.
-    pub fn told(&self, column: &str) -> impl Iterator<Item = &str> {
+    /// Returns the denied fields that a column reveals: the column itself, those it is a part of,
+    /// and its parts.
+    pub fn revealed_by(&self, column: &str) -> impl Iterator<Item = &str> {
         let column = place_of(column);
         let tells =
             move |field: &str| column == field || is_part(column, field) || is_part(field, column);
         self.0.iter().map(String::as_str).filter(move |field| tells(place_of(field)))
     }
 
-    /// Returns whether all of a column is denied, and not only a part of it.
+    /// Returns true if a whole column is denied, and not only a part of it.
     pub fn is_whole(&self, column: &str) -> bool {
         let column = place_of(column);
         self.0
@@ -116,23 +117,23 @@ impl Denied {
             .any(|field| column == field || is_part(field, column))
     }
 
-    /// The keys of the metadata whose values are denied, where others are not.
+    /// Returns the metadata keys whose values are denied, if other keys are not.
     pub fn metadata_keys(&self) -> BTreeSet<String> {
         let keys = self.0.iter().filter_map(|field| place_of(field).strip_prefix(METADATA_VALUE));
         keys.map(str::to_owned).collect()
     }
 
-    /// Returns whether nothing is denied.
+    /// Returns true if nothing is denied.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The fields that another one does not deny.
+    /// Returns the fields that `other` does not deny.
     pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         self.0.difference(&other.0).map(String::as_str)
     }
 
-    /// Every column that may be exported; those with bodies only where `bodies` says so.
+    /// Returns every column that may be exported. Includes bodies only if `bodies` is true.
     pub fn allowed(&self, bodies: bool) -> Vec<String> {
         let names = COLUMNS.iter().map(|column| column.name);
         names
@@ -141,7 +142,7 @@ impl Denied {
             .collect()
     }
 
-    /// Every column that may not be exported: those that [`Denied::allowed`] leaves out.
+    /// Returns every column that may not be exported: those that [`Denied::allowed`] leaves out.
     pub fn withheld(&self, bodies: bool) -> Vec<String> {
         let names = COLUMNS.iter().map(|column| column.name);
         names
@@ -150,7 +151,7 @@ impl Denied {
             .collect()
     }
 
-    /// Refuses columns that are denied, naming all of them.
+    /// Returns an error that names all denied fields of these columns, if there are any.
     pub fn check<'a>(&self, columns: impl IntoIterator<Item = &'a String>) -> Result<()> {
         let denied: Vec<&str> =
             columns.into_iter().map(String::as_str).filter(|name| self.covers(name)).collect();
@@ -163,11 +164,12 @@ impl Denied {
         )))
     }
 
-    /// Refuses filters over denied fields, and whatever else tells their values: so does the number
-    /// of records found. A key of the metadata is the column `metadata.value.KEY`.
+    /// Returns an error if a filter, or another use of these columns, reveals denied fields: the
+    /// number of matching records reveals them too. A metadata key is the column
+    /// `metadata.value.KEY`.
     pub fn check_filter<'a>(&self, columns: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let denied: BTreeSet<&str> =
-            columns.into_iter().flat_map(|column| self.told(column)).collect();
+            columns.into_iter().flat_map(|column| self.revealed_by(column)).collect();
         if denied.is_empty() {
             return Ok(());
         }
@@ -179,8 +181,8 @@ impl Denied {
         )))
     }
 
-    /// The columns of an export: those that were asked for, or else, where something is denied, all
-    /// that are not.
+    /// Returns the columns of an export: the requested ones, or else, if something is denied, all
+    /// others.
     pub fn columns(&self, asked: Option<Vec<String>>, bodies: bool) -> Result<Option<Vec<String>>> {
         match asked {
             Some(columns) => self.check(&columns).map(|()| Some(columns)),
@@ -190,18 +192,18 @@ impl Denied {
     }
 }
 
-/// Returns whether a place lies within another one.
+/// Returns true if one path lies within another one.
 fn is_part(whole: &str, part: &str) -> bool {
     part.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// The place of a column within others.
+/// Returns the path of a column.
 fn place_of(column: &str) -> &str {
     let column = column_of(column);
     PARTS.iter().find(|(part, _)| *part == column).map_or(column, |(_, place)| place)
 }
 
-/// Whether a column has content of calls in it.
+/// Returns true if a column contains bodies of calls.
 pub fn holds_bodies(column: &str) -> bool {
     BODIES.contains(&column)
 }
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_field_is_denied_under_all_its_names_and_in_all_its_forms() {
-        for (field, told, untold) in [
+        for (field, covered, others) in [
             (
                 "request",
                 &["request", "request.body", "request.headers"][..],
@@ -249,17 +251,17 @@ mod tests {
             ("created_at", &["created_at", "date"], &["response_time"]),
         ] {
             let denied = denied(&[field]);
-            for column in told {
+            for column in covered {
                 assert!(denied.covers(column), "{field} is in {column}");
             }
-            for column in untold {
+            for column in others {
                 assert!(!denied.covers(column), "{field} is not in {column}");
             }
         }
     }
 
     #[test]
-    fn what_is_named_is_refused_and_what_is_not_is_left_out() {
+    fn requested_denied_columns_are_refused_and_others_left_out() {
         let denied = denied(&["cost", "metadata"]);
         let named = |names: &[&str]| {
             denied.columns(Some(names.iter().map(|name| (*name).to_owned()).collect()), true)

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_comes_back_leaves_the_original_what_it_is() {
+    fn a_restored_copy_leaves_the_original_its_identity() {
         let original = Identity::new("a".to_owned());
         let backup = copied(Some(&original), None, "b").unwrap();
         let second = copied(Some(&backup), None, "c").unwrap();

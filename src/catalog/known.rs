@@ -58,30 +58,30 @@ mod tests {
     }
 
     #[test]
-    fn only_the_operator_is_told_the_names_of_organisations() {
+    fn only_the_operator_sees_suggestions_of_organisations() {
         let document = document();
         let operator = Access::operator("o");
         let of = |id: &str| Access { organisation: Some(id.to_owned()), ..operator.clone() };
-        let told = |id: &str, by: &Access| {
+        let message = |id: &str, by: &Access| {
             document.known_organisation(id, by).unwrap_err().message().to_owned()
         };
         assert!(document.known_organisation("acme", &operator).is_ok());
         assert!(document.known_organisation("acme", &of("acme")).is_ok());
         assert_eq!(
-            told("acm", &operator),
+            message("acm", &operator),
             "organisation `acm` does not exist; did you mean `acme` or `acme-labs`?"
         );
         assert_eq!(
-            told("qqqq", &operator),
+            message("qqqq", &operator),
             "organisation `qqqq` does not exist; the organisations are acme, acme-labs, zen"
         );
         // One organisation that the key reaches, and one that it does not reach.
-        assert_eq!(told("acm", &of("acm")), "organisation `acm` does not exist");
-        assert_eq!(told("zen", &of("acme")), "organisation `zen` does not exist");
+        assert_eq!(message("acm", &of("acm")), "organisation `acm` does not exist");
+        assert_eq!(message("zen", &of("acme")), "organisation `zen` does not exist");
     }
 
     #[test]
-    fn a_misspelt_workspace_is_told_the_nearest() {
+    fn a_misspelt_workspace_gets_a_suggestion() {
         let error =
             document().set_denied_fields("acme", Some("serch"), &BTreeSet::new()).unwrap_err();
         assert!(

@@ -1,5 +1,4 @@
-//! Tests of the limits on what one organisation puts into the catalog, and of what is kept of a
-//! completed erasure.
+//! Tests of the limits on the entries of one organisation in the catalog, and of archived erasures.
 
 use chrono::{DateTime, Duration, Utc};
 
@@ -127,7 +126,7 @@ fn now() -> DateTime<Utc> {
 /// A completed erasure of many records takes one line in the document, and is still among the
 /// erasures of all time.
 #[tokio::test]
-async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
+async fn a_completed_erasure_is_archived_and_stays_effective() {
     let folder = tempfile::tempdir().unwrap();
     let config =
         Config { data: folder.path().join("data").display().to_string(), ..Config::default() };
@@ -146,7 +145,7 @@ async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
     };
     catalog.change(erase).await.unwrap();
     let before = encode(&catalog.state().document).unwrap().len();
-    catalog.set_erasures_aside().await.unwrap();
+    catalog.archive_erasures().await.unwrap();
     let state = catalog.state();
     assert!(encode(&state.document).unwrap().len() * 20 < before);
     assert_eq!(state.document.erasures[1].ids.len(), 10, "that is not done yet");
@@ -166,7 +165,7 @@ async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
     );
     // The same holds for a later process, and for a second run.
     let again = Catalog::open(&store, 0, now).await.unwrap();
-    again.set_erasures_aside().await.unwrap();
+    again.archive_erasures().await.unwrap();
     assert_eq!(again.state().document, state.document);
     let ever = again.ever_erased().await.unwrap();
     assert!(ever.erases(row("id-4999")) && !ever.erases(row("other")));

@@ -1,18 +1,18 @@
 //! The catalog: one small JSON document beside the tables, with organisations, plans, keys,
 //! erasures and export jobs.
 //!
-//! A change reads the newest document, changes it and puts it in the place of exactly that one: on
-//! S3 by a conditional put, on a disk under a lock file, so that two nodes, or a command beside a
-//! running server, never lose each other's change. What others changed is seen after
-//! [`Catalog::refresh`]. Everything that a request asks of it is answered from memory.
+//! A change reads the newest document, changes it and replaces exactly that version: on S3 by a
+//! conditional put, on a disk under a lock file. So two nodes, or a command beside a running
+//! server, never lose each other's changes. Changes of others become visible after
+//! [`Catalog::refresh`]. Requests are answered from memory.
 //!
-//! On a disk a document that can be read need not be durable: whoever wrote it may have died, or
-//! failed, before the folder was synced. So one that this process did not write is synced before
-//! anything else rests on it ([`Catalog::settle`]), and written again before a change that it
-//! already holds is acked.
+//! On a disk, a document that can be read may not be durable yet: its writer may have died, or
+//! failed, before it synced the folder. So a document that this process did not write is synced
+//! before anything depends on it ([`Catalog::settle`]), and written again before a change that it
+//! already contains is acknowledged.
 
 mod access;
-mod aside;
+mod archived_erasures;
 mod document;
 mod dto;
 mod erasures;
@@ -46,7 +46,7 @@ use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
-pub use document::{Document, Move, Organisation, no_organisation};
+pub use document::{Document, Organisation, RetentionChange, no_organisation};
 pub use dto::{CreatedKey, ErasureView, ExportView, KeyView, OrganisationView, PlanView};
 pub use erasures::{ErasureEntry, ErasureSelector, arrival};
 pub use exports::{
@@ -64,9 +64,10 @@ use crate::plan::Rules;
 use crate::store::folders::{is_disk_full, is_sync_failure};
 use crate::store::{CatalogLock, Store};
 
-/// Changes of others that may come between before one of ours gives up.
+/// Maximum number of concurrent changes by others before a change gives up.
 const RACES: u32 = 50;
-/// How often, and for how long, requests look for a newer document when theirs is too old.
+/// Interval at which requests look for a newer document if theirs is too old, and the time-out of
+/// each attempt.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 const TRY_FOR: Duration = Duration::from_secs(2);
 
@@ -75,14 +76,14 @@ const TRY_FOR: Duration = Duration::from_secs(2);
 pub struct State {
     /// The document.
     pub document: Document,
-    /// What follows from it.
+    /// Rules that follow from the document.
     pub rules: Arc<Rules>,
     by_hash: HashMap<String, usize>,
     by_id: HashMap<String, usize>,
     version: Option<UpdateVersion>,
 }
 
-/// The catalog of a store. Clones are handles on the same one.
+/// The catalog of a store. Clones share its state.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     inner: Arc<Inner>,
@@ -93,33 +94,33 @@ struct Inner {
     store: Store,
     unknown_days: i32,
     now: fn() -> DateTime<Utc>,
-    /// The monotonic clock.
+    /// Monotonic clock.
     elapsed: fn() -> Duration,
     state: RwLock<Arc<State>>,
-    /// When the document was last seen to be the newest, by the monotonic clock.
+    /// Time at which the document was last known to be the newest, by the monotonic clock.
     confirmed: Mutex<Duration>,
-    /// When a request last looked for a newer one and got no answer.
+    /// Time at which a request last failed to look for a newer document.
     failed: Mutex<Option<Duration>>,
-    /// One look for a newer document at a time, of those that wait for it.
+    /// Lock of requests that look for a newer document, one at a time.
     looking: tokio::sync::Mutex<()>,
-    /// One change of this process at a time; whoever has it may write to the document.
+    /// Lock of changes by this process, one at a time. Its holder may write the document.
     changing: Arc<tokio::sync::Mutex<Durable>>,
 }
 
-/// The locks of a change. They move into the task that writes, so that a caller that stops waiting
-/// frees none of them while the write goes on.
+/// Locks of a change. They move into the task that writes, so that they are held until the write
+/// ends even if the caller stops waiting.
 #[derive(Debug)]
 struct Held {
     durable: OwnedMutexGuard<Durable>,
     _no_other_process: CatalogLock,
 }
 
-/// The documents that are known to be durable, by the tags of their files.
+/// Documents that are known to be durable, by the tags of their files.
 #[derive(Debug, Default)]
 struct Durable {
-    /// The last that this process wrote.
+    /// The last document that this process wrote.
     written: Option<String>,
-    /// The last that it synced.
+    /// The last document that this process synced.
     synced: Option<String>,
 }
 
@@ -131,8 +132,8 @@ impl Durable {
 }
 
 impl Catalog {
-    /// Reads the catalog; an empty one if there is none yet. `unknown_days` is the retention of
-    /// organisations that are not in it.
+    /// Opens the catalog, which is empty if the store has none yet. `unknown_days` is the retention
+    /// of organisations that are not in it.
     pub async fn open(
         store: &Store,
         unknown_days: i32,
@@ -141,7 +142,7 @@ impl Catalog {
         Self::open_with(store, unknown_days, now, clock::elapsed).await
     }
 
-    /// Reads the catalog with a monotonic clock of the caller's.
+    /// Opens the catalog with the given monotonic clock.
     pub async fn open_with(
         store: &Store,
         unknown_days: i32,
@@ -153,8 +154,11 @@ impl Catalog {
             .await?
             .map_or_else(Default::default, |(document, version)| (document, Some(version)));
         let state = RwLock::new(Arc::new(State::new(document, version, unknown_days, now())));
-        let (store, confirmed, changing) = (store.clone(), Mutex::new(began), Arc::default());
-        let (failed, looking) = (Mutex::new(None), tokio::sync::Mutex::default());
+        let store = store.clone();
+        let confirmed = Mutex::new(began);
+        let failed = Mutex::new(None);
+        let looking = tokio::sync::Mutex::default();
+        let changing = Arc::default();
         let inner = Inner {
             store,
             unknown_days,
@@ -169,33 +173,33 @@ impl Catalog {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The newest state that is known here.
+    /// Returns the newest known state.
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.inner.state.read())
     }
 
-    /// The rules of the newest state that is known here.
+    /// Returns the rules of the newest known state.
     pub fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.inner.state.read().rules)
     }
 
-    /// Days that records of organisations which are not in the catalog are kept; 0 = for ever.
+    /// Returns the days that records of organisations outside the catalog are kept, 0 for ever.
     pub fn unknown_days(&self) -> i32 {
         self.inner.unknown_days
     }
 
-    /// Whether there is a document in the store.
+    /// Returns true if the store has a document.
     pub fn is_stored(&self) -> bool {
         self.state().version.is_some()
     }
 
-    /// Time since the document was last seen to be the newest.
+    /// Returns the time since the document was last known to be the newest.
     pub fn age(&self) -> Duration {
         (self.inner.elapsed)().saturating_sub(*self.inner.confirmed.lock())
     }
 
-    /// Returns whether the document was the newest so short a time ago. Looks for a newer one if
-    /// not, at a bounded rate and for a bounded time.
+    /// Returns true if the document was the newest at most this long ago. If not, looks for a newer
+    /// one first, at a bounded rate and for a bounded time.
     pub async fn is_fresh(&self, most: Duration) -> bool {
         if self.age() <= most {
             return true;
@@ -209,13 +213,13 @@ impl Catalog {
         is_fresh
     }
 
-    /// The time of its monotonic clock.
+    /// Returns the time of the monotonic clock.
     pub fn elapsed(&self) -> Duration {
         (self.inner.elapsed)()
     }
 
-    /// Looks for a newer document unless this one was the newest at a moment of the monotonic
-    /// clock. Of many who ask at once, one looks.
+    /// Looks for a newer document unless this one was the newest at the given time of the monotonic
+    /// clock. Concurrent callers share one attempt.
     pub async fn look_since(&self, moment: Duration) {
         let _one_at_a_time = self.inner.looking.lock().await;
         if *self.inner.confirmed.lock() < moment {
@@ -223,7 +227,7 @@ impl Catalog {
         }
     }
 
-    /// Looks for changes that others made; true if there are any.
+    /// Looks for changes by others. Returns true if there are any.
     pub async fn refresh(&self) -> Result<bool> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let began = (self.inner.elapsed)();
@@ -239,8 +243,8 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Syncs the newest document that is known here, if another process wrote it to a disk: what is
-    /// stored, expired or erased by its rules must not outlast it.
+    /// Syncs the newest known document to the disk if another process wrote it. The effects of its
+    /// rules on stored data must not be more durable than the document.
     pub async fn settle(&self) -> Result<()> {
         let mut durable = Arc::clone(&self.inner.changing).lock_owned().await;
         let Some(e_tag) = self.state().version.as_ref().and_then(|version| version.e_tag.clone())
@@ -251,8 +255,7 @@ impl Catalog {
             return Ok(());
         }
         let store = self.inner.store.clone();
-        // The lock goes with the work: a caller that stops waiting lets no other write begin
-        // meanwhile.
+        // The task holds the lock: no other write begins if the caller stops waiting.
         let sync = move || {
             store.make_durable(&[store.catalog_path()])?;
             durable.synced = Some(e_tag);
@@ -263,10 +266,10 @@ impl Catalog {
             .map_err(|cause| Error::internal("syncing the catalog broke off").with_source(cause))?
     }
 
-    /// Changes the document. `change` may be called again, on a newer document, where another
-    /// change came between; what it answers the last time is answered here. An error of it changes
-    /// nothing. A write that has begun ends, and is taken over here, also if the caller stops
-    /// waiting.
+    /// Changes the document and returns the result of `change`. `change` is called again, on a
+    /// newer document, if another change came first; the last result is returned. An error of
+    /// `change` changes nothing. A write that has begun completes, and takes effect, even if the
+    /// caller stops waiting.
     pub async fn change<T>(&self, mut change: impl FnMut(&mut Document) -> Result<T>) -> Result<T> {
         let durable = Arc::clone(&self.inner.changing).lock_owned().await;
         let mut held = Held { durable, _no_other_process: self.inner.store.lock_catalog().await? };
@@ -274,7 +277,7 @@ impl Catalog {
         for _ in 0..RACES {
             self.reload().await?;
             let state = self.state();
-            // A store may take a document, lose the answer, and refuse the second try of its own.
+            // A store may accept a document, lose the response, and refuse its own second attempt.
             if let Some((_, answer)) =
                 attempted.take_if(|(change, _)| *change == state.document.change)
             {
@@ -286,7 +289,7 @@ impl Catalog {
             if document == state.document
                 && let Some(version) = &state.version
             {
-                // Nothing is to be changed, and the answer says that it lasts.
+                // There is nothing to change, and the response means that the document is durable.
                 if self.inner.store.is_shared()
                     || (version.e_tag.is_some() && version.e_tag == held.durable.written)
                 {
@@ -308,8 +311,8 @@ impl Catalog {
         )))
     }
 
-    /// Changes the document for a key, whose rights are looked up in the same document: one that
-    /// was revoked, or has expired, since the request came changes nothing.
+    /// Changes the document on behalf of a key, whose rights are checked in the same document.
+    /// Returns an error if the key was revoked or has expired since the request arrived.
     pub async fn change_as<T>(
         &self,
         access: &Access,
@@ -322,8 +325,8 @@ impl Catalog {
         .await
     }
 
-    /// Writes a document in the place of the one that had `before`, and takes it over. A task of
-    /// its own holds the locks until both are done. False if another document came between.
+    /// Replaces the document that has version `before`, and takes over the new one. A separate task
+    /// holds the locks until both are done. Returns false if another document came first.
     async fn replace(
         &self,
         mut held: Held,
@@ -346,19 +349,19 @@ impl Catalog {
             .map_err(|cause| Error::internal("writing the catalog broke off").with_source(cause))?
     }
 
-    /// Notes that the document was the newest at a moment of the monotonic clock.
+    /// Records that the document was the newest at a time of the monotonic clock.
     fn confirm(&self, at: Duration) {
         let mut confirmed = self.inner.confirmed.lock();
         *confirmed = at.max(*confirmed);
     }
 
-    /// Keeps every change waiting until the lock is dropped.
+    /// Delays every change until the returned lock is dropped.
     #[cfg(test)]
     pub(crate) async fn hold(&self) -> Box<dyn std::any::Any + Send> {
         Box::new(Arc::clone(&self.inner.changing).lock_owned().await)
     }
 
-    /// Returns whether a change holds the lock.
+    /// Returns true if a change holds the lock.
     #[cfg(test)]
     pub(crate) fn is_changing(&self) -> bool {
         self.inner.changing.try_lock().is_err()
@@ -399,12 +402,13 @@ impl State {
                 .map(|(place, key)| (of(key).clone(), place))
                 .collect::<HashMap<_, _>>()
         };
-        let (by_hash, by_id) = (place(|key| &key.sha256), place(|key| &key.id));
+        let by_hash = place(|key| &key.sha256);
+        let by_id = place(|key| &key.id);
         let rules = Arc::new(document.rules(unknown_days, now));
         Self { document, rules, by_hash, by_id, version }
     }
 
-    /// What a key may do; none if it is unknown, expired or revoked.
+    /// Returns the access of a key. `None` if it is unknown, expired or revoked.
     pub fn access(&self, key: &str, now: DateTime<Utc>) -> Option<Access> {
         let key = self.by_hash.get(&hash(key)).and_then(|place| self.document.keys.get(*place))?;
         key.is_active(now).then(|| Access {
@@ -415,13 +419,13 @@ impl State {
         })
     }
 
-    /// Returns whether a key had been revoked at a moment.
+    /// Returns true if a key was revoked by a given time.
     pub fn was_revoked(&self, key_id: &str, at: DateTime<Utc>) -> bool {
         let key = self.by_id.get(key_id).and_then(|place| self.document.keys.get(*place));
         key.and_then(|key| key.revoked_at).is_some_and(|revoked_at| revoked_at <= at)
     }
 
-    /// Checks that the key behind an access still opens what it opened when the request came.
+    /// Checks that the key behind an access still opens what it opened when the request arrived.
     pub fn check_access(&self, access: &Access, now: DateTime<Utc>) -> Result<()> {
         let key = self.by_id.get(&access.key_id).and_then(|place| self.document.keys.get(*place));
         self.document.check_access_of(key, access, now)
@@ -436,12 +440,12 @@ async fn head(store: &Store) -> Result<Option<UpdateVersion>> {
     }
 }
 
-/// The document of a store; none if there is none yet.
+/// Reads the document of a store. `None` if there is none yet.
 pub async fn read_document(store: &Store) -> Result<Option<Document>> {
     Ok(read(store).await?.map(|(document, _)| document))
 }
 
-/// The bytes that a document is stored as.
+/// Encodes a document for the store.
 pub fn encode(document: &Document) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(document)
         .map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))
@@ -474,10 +478,11 @@ async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
     Ok(Some((document, version)))
 }
 
-/// Why a document was not written, in words that also a client reads who does not see the cause.
+/// Returns the error for a failed write. Its text also explains the cause, which clients do not
+/// see.
 fn unwritten(cause: object_store::Error) -> Error {
     let why = if is_sync_failure(&cause) {
-        ": the disk failed to sync it, so the change may last or not; look at the disk and make the change again"
+        ": the disk failed to sync it, so it is unknown whether the change lasts; check the disk and make the change again"
     } else if is_disk_full(&cause) {
         ": the disk is full; nothing was changed: make room and try again"
     } else {
@@ -486,8 +491,8 @@ fn unwritten(cause: object_store::Error) -> Error {
     Error::storage(format!("cannot write `catalog.json`{why}")).with_source(cause)
 }
 
-/// Puts the document in the place of the one that had `before`; none if that one is there no
-/// longer.
+/// Replaces the document that has version `before`. Returns `None` if it is no longer the current
+/// one.
 async fn write(
     store: &Store,
     document: &Document,
@@ -496,7 +501,7 @@ async fn write(
     let bytes = encode(document)?;
     let mode = match before {
         None => PutMode::Create,
-        // On a disk the lock is held, and nothing else writes the file.
+        // On a disk the caller holds the lock, so nothing else writes the file.
         Some(_) if store.folder().is_some() => PutMode::Overwrite,
         Some(version) => PutMode::Update(version),
     };

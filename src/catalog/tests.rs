@@ -138,7 +138,10 @@ async fn a_handle_sees_changes_of_others_after_a_refresh_and_its_own_at_once() {
         assert!(!one.is_stored() && !one.refresh().await.unwrap());
         one.change(created("acme")).await.unwrap();
         assert!(one.is_stored() && one.state().document.organisation("acme").is_ok());
-        assert!(!one.refresh().await.unwrap(), "the own change is news");
+        assert!(
+            !one.refresh().await.unwrap(),
+            "a change of its own is reported as a change by others"
+        );
         assert!(other.state().document.organisation("acme").is_err());
         assert!(other.refresh().await.unwrap());
         assert!(
@@ -184,7 +187,7 @@ async fn a_document_of_format_1_is_read_and_its_key_opens_everything() {
 }
 
 #[tokio::test]
-async fn what_is_no_catalog_is_damage_and_one_that_is_gone_too() {
+async fn an_unreadable_or_missing_catalog_is_reported_as_damage() {
     let store = bucket();
     for (text, words) in [
         (r#"{"format": 4}"#, "format 4"),
@@ -203,7 +206,7 @@ async fn what_is_no_catalog_is_damage_and_one_that_is_gone_too() {
     assert_eq!(catalog.change(created("b")).await.unwrap_err().kind(), ErrorKind::Damaged);
     assert!(
         catalog.state().document.organisation("acme").is_ok(),
-        "what was known goes on to hold"
+        "the known state stays in force"
     );
 }
 
@@ -234,7 +237,7 @@ fn a_key_opens_until_it_is_revoked_or_expires() {
 }
 
 #[test]
-fn a_key_is_made_only_of_what_there_is() {
+fn a_key_needs_an_existing_organisation_and_workspace() {
     let mut document = acme();
     document.add_workspaces("acme", ["search".to_owned()]).unwrap();
     let workspace = |organisation: Option<&str>, name: &str| NewKey {
@@ -296,7 +299,7 @@ fn a_key_manages_keys_that_reach_no_further_than_itself() {
 }
 
 #[test]
-fn nothing_that_is_shown_has_a_hash_in_it() {
+fn responses_contain_no_hash() {
     let mut document = acme();
     document.add_key("gl-secret", key(Some("acme"), &[Scope::View, Scope::Read]), noon()).unwrap();
     let shown = serde_json::to_value(document.shown_keys(&Access::operator("o"), noon())).unwrap();
@@ -347,7 +350,7 @@ fn an_organisation_is_created_once_on_a_plan_that_exists() {
 }
 
 #[test]
-fn a_change_of_plan_says_which_class_old_records_are_in() {
+fn a_change_of_plan_records_the_former_retention_class() {
     let moving = |document: &Document| -> Vec<i32> {
         document.organisations["acme"].moving.iter().map(|moving| moving.from_days).collect()
     };
@@ -359,7 +362,7 @@ fn a_change_of_plan_says_which_class_old_records_are_in() {
     document.set_plan("acme", "enterprise", Some(90), noon()).unwrap();
     assert_eq!(moving(&document), [0, 30, 3]);
     document.set_plan("acme", "production", None, noon()).unwrap();
-    assert_eq!(moving(&document), [0, 3, 90], "what is in the class of the plan needs no move");
+    assert_eq!(moving(&document), [0, 3, 90], "records already in the plan's class need no move");
     assert!(
         message(document.set_plan("zen", "production", None, noon())).contains("does not exist")
     );
@@ -373,7 +376,7 @@ fn a_change_of_plan_says_which_class_old_records_are_in() {
 /// The class of 30 days holds records of an organisation that now keeps them for 90, so the class
 /// may not be dropped as a whole.
 #[test]
-fn the_rules_let_nothing_go_that_a_new_plan_keeps() {
+fn records_that_a_new_plan_keeps_do_not_expire() {
     let mut document = acme();
     let day = |days: i64| (noon() - Duration::days(days)).timestamp_micros();
     let file = |days: i64, modified: DateTime<Utc>| FileFacts {
@@ -407,21 +410,22 @@ fn the_rules_let_nothing_go_that_a_new_plan_keeps() {
 }
 
 #[test]
-fn what_was_agreed_stays_while_the_plan_does() {
+fn the_agreed_retention_lasts_as_long_as_the_plan() {
     let mut document = acme();
     let terms = |document: &Document| {
         let acme = &document.organisations["acme"];
         (acme.plan.clone(), acme.retention_days)
     };
-    document.agree("acme", Some("enterprise"), Some(90), noon()).unwrap();
-    document.agree("acme", Some("enterprise"), None, noon()).unwrap();
+    document.set_terms("acme", Some("enterprise"), Some(90), noon()).unwrap();
+    document.set_terms("acme", Some("enterprise"), None, noon()).unwrap();
     assert_eq!(terms(&document), ("enterprise".to_owned(), Some(90)));
-    document.agree("acme", None, Some(60), noon()).unwrap();
+    document.set_terms("acme", None, Some(60), noon()).unwrap();
     assert_eq!(terms(&document), ("enterprise".to_owned(), Some(60)));
-    document.agree("acme", Some("production"), None, noon()).unwrap();
+    document.set_terms("acme", Some("production"), None, noon()).unwrap();
     assert_eq!(terms(&document), ("production".to_owned(), None));
     assert!(
-        message(document.agree("acme", None, Some(60), noon())).contains("keeps records 30 days")
+        message(document.set_terms("acme", None, Some(60), noon()))
+            .contains("keeps records 30 days")
     );
 }
 
@@ -442,7 +446,7 @@ fn own_plans_are_those_of_the_configuration_and_those_in_use() {
     let moving: Vec<i32> =
         document.organisations["acme"].moving.iter().map(|moving| moving.from_days).collect();
     assert_eq!(moving, [30, 90], "a plan that changes moves the organisations on it");
-    assert!(document.plan("trial").is_err(), "nobody was on it");
+    assert!(document.plan("trial").is_err(), "no organisation was on it");
     assert!(!document.set_plans(&Plans::default(), noon()), "an organisation is on it");
     assert_eq!(document.plan("team").unwrap().retention_days, 60);
     assert!(document.set_plans(&plans("[production]\nretention_days = 14"), noon()));
@@ -455,7 +459,7 @@ fn own_plans_are_those_of_the_configuration_and_those_in_use() {
     assert_eq!(
         document.plan("production").unwrap().retention_days,
         30,
-        "and lets it be again when it goes"
+        "and the built-in one returns when it is removed"
     );
 }
 
@@ -513,7 +517,7 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     assert!(message(again).contains("is free a day later"));
 
     let later = noon() + Duration::hours(25);
-    assert!(!document.settle(later), "upkeep has not gone through the files");
+    assert!(!document.settle(later), "maintenance has not rewritten the files");
     document.erasures[0].clean_before_ms = (noon() + Duration::hours(23)).timestamp_millis();
     assert!(!document.settle(later), "files written since may hold records that another node had");
     document.erasures[0].clean_before_ms = (noon() + Duration::hours(24)).timestamp_millis();
@@ -524,7 +528,7 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     let rules = document.rules(0, later);
     let fresh = Row { created_at: later.timestamp_micros(), ..ahead };
     assert!(!rules.is_gone("acme") && rules.sees(fresh, later.timestamp_micros()));
-    assert_eq!(document.erasures.len(), 1, "what was erased stays written down");
+    assert_eq!(document.erasures.len(), 1, "the record of an erasure stays");
     assert!(
         State::new(document, None, 0, later).access("gl-a", later).is_none(),
         "an old key of the id opens nothing"
@@ -532,7 +536,7 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
 }
 
 #[test]
-fn moves_settle_a_day_after_the_change_once_the_files_are_clean() {
+fn retention_changes_end_a_day_later_once_the_files_are_clean() {
     let mut document = acme();
     document.set_plan("acme", "developer", None, noon()).unwrap();
     let later = noon() + Duration::hours(24);
@@ -572,9 +576,12 @@ fn an_erasure_names_something_and_holds_until_its_files_are_clean() {
     let rules = document.rules(0, noon());
     assert!(rules.erases(row("acme", "ada", 0)) && !rules.erases(row("acme", "ada", 1)));
     assert!(!rules.erases(row("acme", "bob", 0)) && !rules.erases(row("zen", "ada", 0)));
-    assert!(rules.erases(row("ghost", "bob", 60)), "by id whenever it was created");
+    assert!(
+        rules.erases(row("ghost", "bob", 60)),
+        "an erasure by id applies whatever the time of creation"
+    );
     let far = noon() + Duration::days(9);
-    assert!(document.rules(0, far).erases(row("acme", "ada", 0)), "until upkeep was there");
+    assert!(document.rules(0, far).erases(row("acme", "ada", 0)), "until maintenance has run");
     for erasure in &mut document.erasures {
         erasure.clean_before_ms = far.timestamp_millis();
     }
@@ -589,7 +596,7 @@ fn an_erasure_names_something_and_holds_until_its_files_are_clean() {
 }
 
 #[test]
-fn another_retention_of_the_configuration_is_a_move_of_all_without_a_plan() {
+fn a_new_configured_retention_moves_all_without_a_plan() {
     let at = |day: i64| DateTime::from_timestamp(day * 86_400, 0).unwrap();
     let mut document = Document::default();
     assert!(document.set_unknown_days(30, at(1)) && !document.set_unknown_days(30, at(2)));
@@ -602,12 +609,12 @@ fn another_retention_of_the_configuration_is_a_move_of_all_without_a_plan() {
     assert_eq!(
         moves(&document.rules(7, at(2))),
         of(&[("", 0)]),
-        "where nothing is written they were kept for ever"
+        "without a recorded retention they are kept for ever"
     );
     assert_eq!(
         document.rules(7, at(2)).retention_days("anyone"),
         30,
-        "what is written holds, whatever a command was told"
+        "the recorded value has priority over an option"
     );
     assert!(document.set_unknown_days(90, at(3)));
     document.create_organisation("acme", Organisation::new("developer", at(4)), 7).unwrap();

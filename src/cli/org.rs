@@ -196,7 +196,7 @@ async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
     let change = |document: &mut Document| {
         document.known_organisation(&id, &operator())?;
         document.learn_plan(&plan, &context.config().plans);
-        document.agree(&id, Some(&plan), retention_days, now)?;
+        document.set_terms(&id, Some(&plan), retention_days, now)?;
         document.shown_organisation(&id)
     };
     let shown = catalog.change(change).await?;

@@ -228,7 +228,7 @@ impl Inner {
                 Ok(())
             })
             .await?;
-        self.catalog.set_erasures_aside().await
+        self.catalog.archive_erasures().await
     }
 
     async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {

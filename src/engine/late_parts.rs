@@ -222,7 +222,7 @@ impl Inner {
     /// reached, nothing is left to be found, unless a file could not be read.
     async fn next_round(&self, wanted: &mut Wanted, rules: &Rules) -> Result<Round> {
         // The records are held twice: as they are, and as the batch that is written.
-        let room = usize::try_from(self.queries.upkeep_bytes() / 2).unwrap_or(ROUND_BYTES);
+        let room = usize::try_from(self.queries.maintenance_bytes() / 2).unwrap_or(ROUND_BYTES);
         let mut round = Round { most_bytes: ROUND_BYTES.min(room), ..Round::default() };
         for file in candidates(&self.logs.table.index(), wanted) {
             match self.look_into(&file, wanted, rules, &mut round).await {

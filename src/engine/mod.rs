@@ -66,9 +66,9 @@ use crate::wal::Payload;
 pub use crate::catalog::arrival;
 pub use crate::catalog::{
     Access, Catalog, CreatedKey, Document, ErasureEntry, ErasureSelector, ErasureView,
-    ExportChange, ExportFile, ExportJob, ExportStatus, ExportView, Key, KeyView, Move, NewKey,
-    Organisation, OrganisationView, PlanView, Scope, Share, ShareLinkView, State as CatalogState,
-    key_text,
+    ExportChange, ExportFile, ExportJob, ExportStatus, ExportView, Key, KeyView, NewKey,
+    Organisation, OrganisationView, PlanView, RetentionChange, Scope, Share, ShareLinkView,
+    State as CatalogState, key_text,
 };
 pub use crate::clock::Leap as ClockLeap;
 pub use crate::export::Request as ExportRequest;

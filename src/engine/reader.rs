@@ -373,7 +373,7 @@ impl Reader {
 
     /// What was said of a record; nothing where that would tell of it what is withheld.
     pub async fn said_of(&self, record: &Record) -> Result<logs::LogFeedback> {
-        if logs::tells_feedback(&self.withheld_from_log()) {
+        if logs::is_feedback_withheld(&self.withheld_from_log()) {
             return Ok(logs::LogFeedback::default());
         }
         let queries = &*self.queries;

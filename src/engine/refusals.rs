@@ -39,7 +39,7 @@ impl Inner {
         let mut failing = false;
         loop {
             tokio::time::sleep(Duration::from_secs(every)).await;
-            self.refusals.tell();
+            self.refusals.log_due();
             let mut kept = self.write_refusals().await;
             if clean_at <= tokio::time::Instant::now() {
                 clean_at += CLEAN_EVERY;

@@ -65,8 +65,8 @@ pub async fn erasing(
         format!("select count(*) from logs where organisation_id = $organisation_id{condition}");
     let records = ask.count(&logs).await?;
     if *which == ErasureSelector::All {
-        let said = "select count(distinct id) from feedback_history where organisation_id = $organisation_id";
-        return Ok(Erasing { records, feedback: ask.count(said).await?, tied: Vec::new() });
+        let statement = "select count(distinct id) from feedback_history where organisation_id = $organisation_id";
+        return Ok(Erasing { records, feedback: ask.count(statement).await?, tied: Vec::new() });
     }
     let tied: Vec<String> = ask.rows(TIED).await?.iter().flat_map(ids_of).collect();
     if tied.len() > MAX_TIED {

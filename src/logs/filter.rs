@@ -1,11 +1,11 @@
-//! Which records are asked for: every filter of Portkey's Logs page and exports, with Portkey's
-//! names, and the Status labels.
+//! Filters of records: every filter of Portkey's Logs page and exports, with Portkey's names, and
+//! the Status labels.
 //!
-//! A filter is read from texts ([`Filter::read`], for query strings) or from a JSON object
-//! ([`Filter::from_object`]), checked once, and becomes one condition of SQL over `logs` with bound
-//! values ([`Filter::condition`]); no value is part of the SQL text. Filters of different names
-//! narrow each other; of several values of one name one must match. A record that does not say what
-//! a filter asks for does not match it. Money is cents.
+//! A filter is parsed from texts ([`Filter::read`], for query strings) or from a JSON object
+//! ([`Filter::from_object`]), validated once, and becomes one SQL condition over `logs` with bound
+//! values ([`Filter::condition`]); no value is part of the SQL text. Filters with different names
+//! are combined with `and`, the values of one filter with `or`. A record without a value does not
+//! match a filter on that value. Money is in US cents.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -18,20 +18,19 @@ use super::status::{Kind, Label};
 use crate::error::{Error, Result};
 use crate::record::{COLUMNS, json};
 
-/// The filters that there are, as names of fields.
+/// Names of all filters, separated by commas.
 pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_units_min, total_units_max, cost_min, \
                          cost_max, prompt_token_min, prompt_token_max, completion_token_min, completion_token_max, \
                          weighted_feedback_min, weighted_feedback_max, status_code, ai_model, ai_org_model, virtual_keys, \
                          configs, prompt_slug, trace_id, span_id, api_key_ids, workspace_slug, cache_status, metadata, \
                          status, organisation_id, user_id, internal_trace_id, is_success";
-/// Most values of one filter.
+/// Maximum number of values of one filter.
 pub const MAX_VALUES: usize = 1_000;
-/// The same where each value is a condition of its own, for which planning takes the square of the
-/// time.
+/// Maximum number of values if each is a condition of its own: planning time is quadratic in them.
 pub const MAX_CONDITIONS: usize = 100;
 const CACHE_STATUSES: [&str; 6] =
     ["HIT", "SEMANTIC HIT", "MISS", "SEMANTIC MISS", "REFRESH", "DISABLED"];
-/// Filters that take a list of texts, with the column that each is about.
+/// Filters that take a list of texts, with the column of each.
 const LISTS: [(&str, &str); 11] = [
     ("ai_model", "ai_model"),
     ("virtual_keys", "virtual_key"),
@@ -45,25 +44,25 @@ const LISTS: [(&str, &str); 11] = [
     ("user_id", "user_id"),
     ("internal_trace_id", "internal_trace_id"),
 ];
-/// Filters with a least and a most, with the column that each is about; whole numbers, then others.
+/// Filters with a minimum and a maximum over whole numbers, with the column of each.
 const COUNTS: [(&str, &str); 3] = [
     ("total_units", "total_units"),
     ("prompt_token", "req_units"),
     ("completion_token", "res_units"),
 ];
 
-/// The logs whose weighted feedback lies within two parameters.
+/// Query for the logs whose weighted feedback lies between two parameters.
 const RATED: &str = include_str!("../../sql/logs/rated.sql");
 
-/// The columns of `logs` that it reads.
+/// Columns of `logs` that this query reads.
 pub(super) const RATED_COLUMNS: [&str; 4] = ["id", "trace_id", "workspace_slug", "span_name"];
 
-/// A least and a most, both included.
+/// An inclusive range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds<T> {
-    /// No less than this.
+    /// Minimum.
     pub min: Option<T>,
-    /// No more than this.
+    /// Maximum.
     pub max: Option<T>,
 }
 
@@ -73,50 +72,49 @@ impl<T> Default for Bounds<T> {
     }
 }
 
-/// Which records. Whatever is empty does not narrow.
+/// A filter of records. Empty fields do not filter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// When the call was made.
+    /// Time of the call.
     pub time: Bounds<DateTime<Utc>>,
-    /// Whole numbers, by column.
+    /// Ranges of whole numbers, by column.
     pub counts: Vec<(&'static str, Bounds<i64>)>,
-    /// Cents.
+    /// Range of the cost, US cents.
     pub cost: Bounds<f64>,
     /// Weighted mean of the feedback on the record's trace and on the record alone, -10 to 10.
     pub weighted_feedback: Bounds<f64>,
     /// HTTP statuses.
     pub status_codes: Vec<i32>,
-    /// Texts of which one must be there, by column.
+    /// Accepted texts, by column.
     pub texts: Vec<(&'static str, Vec<String>)>,
     /// Providers with one of their models.
     pub ai_org_models: Vec<(String, String)>,
-    /// `HIT` and so on.
+    /// Accepted cache statuses, such as `HIT`.
     pub cache_statuses: Vec<String>,
-    /// Keys of the metadata with their values; all of them must be there.
+    /// Metadata keys with their values. A record must have all of them.
     pub metadata: Vec<(String, String)>,
-    /// Status labels; of each kind one must be there.
+    /// Status labels. A record must have one of each kind.
     pub labels: Vec<Label>,
     /// True if the call succeeded.
     pub is_success: Option<bool>,
 }
 
-/// A condition of SQL over `logs`.
+/// An SQL condition over `logs`.
 ///
-/// A statement with it begins with [`Condition::with`] and has its [`Condition::clause`] behind
-/// `from logs`.
+/// A statement begins with [`Condition::with`] and has [`Condition::clause`] after `from logs`.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
-    /// A query that stands for `logs`, where not all of them are asked for: joins are no condition.
+    /// Query that replaces `logs` if a filter needs a join, which no condition can express.
     pub logs: Option<&'static str>,
-    /// Conditions that all must hold; none = every record.
+    /// Conditions that must all hold. Empty for every record.
     pub parts: Vec<String>,
-    /// The values of its placeholders, by name without the `$`.
+    /// Values of the placeholders, by name without the `$`.
     pub params: Vec<(String, ScalarValue)>,
 }
 
 impl Filter {
-    /// Reads a filter from texts; `take` gives the text of a name, if it was given. An empty text
-    /// is none.
+    /// Parses a filter from texts. `take` returns the text of a name if it was given. An empty text
+    /// counts as missing.
     pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
         let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
         let mut filter =
@@ -146,7 +144,7 @@ impl Filter {
             let pairs = filter.ai_org_models.len();
             if pairs > MAX_CONDITIONS {
                 return Err(Error::invalid(format!(
-                    "`ai_org_model` has {pairs} readings as PROVIDER__MODEL; at most {MAX_CONDITIONS} are taken"
+                    "`ai_org_model` has {pairs} readings as PROVIDER__MODEL; the maximum is {MAX_CONDITIONS}"
                 )));
             }
         }
@@ -168,9 +166,9 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Reads a filter from an object, such as `filters` of an export: numbers may come as numbers
-    /// or texts, so may ids; lists as arrays or texts, metadata as an object or its text. Fields
-    /// that are no filter are left to the caller.
+    /// Parses a filter from an object, such as `filters` of an export. Numbers and ids may be
+    /// numbers or texts, lists may be arrays or texts, and metadata an object or its text. Other
+    /// fields are ignored.
     pub fn from_object(fields: &Map<String, Value>) -> Result<Self> {
         let mut texts = HashMap::new();
         for name in NAMES.split(", ") {
@@ -181,8 +179,8 @@ impl Filter {
         Self::read(|name| texts.remove(name))
     }
 
-    /// The columns that it reads; of the metadata the keys, and the value of each that it names as
-    /// `metadata.value.KEY`.
+    /// Returns the columns that the filter reads. For the metadata these are the keys column, and
+    /// `metadata.value.KEY` for each key of the filter.
     pub fn columns(&self) -> Vec<String> {
         let parts = self.condition().parts.join(" ");
         let words = parts.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
@@ -196,12 +194,12 @@ impl Filter {
         words.filter(is_column).chain(rated).map(str::to_owned).chain(keys).collect()
     }
 
-    /// Whether it reads the feedback.
+    /// Returns true if the filter reads feedback.
     pub fn is_rated(&self) -> bool {
         self.weighted_feedback != Bounds::default()
     }
 
-    /// The condition that the records meet.
+    /// Returns the SQL condition of the filter.
     pub fn condition(&self) -> Condition {
         let mut all = Condition::default();
         let micros = |at: DateTime<Utc>| {
@@ -275,7 +273,7 @@ impl Filter {
 }
 
 impl Condition {
-    /// A placeholder for a value.
+    /// Adds a value and returns its placeholder.
     pub fn bind(&mut self, value: ScalarValue) -> String {
         let name = format!("f{}", self.params.len());
         let placeholder = format!("${name}");
@@ -283,12 +281,12 @@ impl Condition {
         placeholder
     }
 
-    /// `with logs as (…) `, or nothing. Within it, `logs` are all of them.
+    /// Returns `with logs as (…) `, or an empty text. Within it, `logs` is the whole table.
     pub fn with(&self) -> String {
         self.logs.map(|logs| format!("with logs as (\n{logs}\n)\n")).unwrap_or_default()
     }
 
-    /// `where …`, or nothing.
+    /// Returns `where …`, or an empty text.
     pub fn clause(&self) -> String {
         if self.parts.is_empty() {
             String::new()
@@ -311,14 +309,14 @@ impl Condition {
         }
     }
 
-    /// A column has that text.
+    /// Adds the condition that a column has a text.
     pub(super) fn is(&mut self, column: &str, value: &str) {
         let value = self.bind(text(value));
         self.parts.push(format!("{column} = {value}"));
     }
 
-    /// The model has one of these names: its canonical one, under which reports and analytics show
-    /// it, or the one that was said.
+    /// Adds the condition that the model has one of these names: its canonical name, which reports
+    /// and analytics show, or the logged name.
     fn model_of(&mut self, names: &[String]) {
         let places: Vec<String> = names.iter().map(|name| self.bind(text(name))).collect();
         let places = places.join(", ");
@@ -337,7 +335,7 @@ pub(super) fn text(value: impl AsRef<str>) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.as_ref().to_owned()))
 }
 
-/// The text of a value that is not null.
+/// Returns the text of a value that is not null.
 fn text_of(name: &str, value: &Value) -> Result<String> {
     let item = |value: &Value| match value {
         Value::Bool(flag) if name == "is_success" => Some(flag.to_string()),
@@ -345,9 +343,9 @@ fn text_of(name: &str, value: &Value) -> Result<String> {
     };
     let is_list = name != "metadata" && !name.ends_with("_min") && !name.ends_with("_max");
     let text = match value {
-        // Whoever reads the text refuses what is no number, moment or object.
+        // Invalid numbers, times and objects are refused by the parser of the text.
         value if !is_list => return Ok(item(value).unwrap_or_else(|| value.to_string())),
-        // As an array, so that the commas of an item stay its own.
+        // An array keeps the commas within its items.
         Value::Array(items) => {
             items.iter().map(&item).collect::<Option<Vec<_>>>().map(|mut texts| {
                 texts.retain(|text| !text.is_empty());
@@ -356,11 +354,11 @@ fn text_of(name: &str, value: &Value) -> Result<String> {
         }
         value => item(value),
     };
-    let expected = "expected texts with commas between, or an array of texts";
+    let expected = "expected texts separated by commas, or an array of texts";
     text.ok_or_else(|| Error::invalid(format!("`{name}` is `{value}`; {expected}")))
 }
 
-/// `NAME_min` and `NAME_max`.
+/// Parses the range `NAME_min` and `NAME_max`.
 fn bounds<T: Copy + PartialOrd + Display>(
     name: &str,
     take: &mut impl FnMut(&str) -> Option<String>,
@@ -373,7 +371,7 @@ fn bounds<T: Copy + PartialOrd + Display>(
     let bounds = Bounds { min: bound("min")?, max: bound("max")? };
     match (bounds.min, bounds.max) {
         (Some(min), Some(max)) if min > max => Err(Error::invalid(format!(
-            "`{name}_min` is {min}, which is more than `{name}_max`, {max}; nothing could match"
+            "`{name}_min` is {min}, which is above `{name}_max`, {max}; nothing can match"
         ))),
         _ => Ok(bounds),
     }
@@ -405,7 +403,7 @@ fn score(name: &str, text: &str) -> Result<f64> {
     text.parse().ok().filter(|score| (-10.0..=10.0).contains(score)).ok_or_else(wrong)
 }
 
-/// A moment; a bare date is its first one.
+/// Parses a time. A bare date is its first moment in UTC.
 pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
     json::moment(text).ok_or_else(|| {
         Error::invalid(format!(
@@ -414,8 +412,8 @@ pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
     })
 }
 
-/// The values of a list, each once: texts with commas between, where blanks around a comma do not
-/// matter, or a JSON array, whose items are taken as they are.
+/// Parses a list of distinct values: texts separated by commas, where spaces around a comma are
+/// ignored, or a JSON array, whose items are taken literally.
 pub(super) fn values(name: &str, text: &str) -> Result<Vec<String>> {
     distinct(name, text, MAX_VALUES)
 }
@@ -430,22 +428,22 @@ fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
         .collect();
     match values.len() {
         0 => Err(Error::invalid(format!(
-            "`{name}` is `{text}`, which names nothing; name values with commas between, or leave it out"
+            "`{name}` is `{text}`, which has no values; give values separated by commas, or leave it out"
         ))),
         many if many > most => {
-            Err(Error::invalid(format!("`{name}` has {many} values; at most {most} are taken")))
+            Err(Error::invalid(format!("`{name}` has {many} values; the maximum is {most}")))
         }
         _ => Ok(values),
     }
 }
 
-/// The items of a JSON array of texts and numbers; none if the text is no such array.
+/// Returns the items of a JSON array of texts and numbers. `None` if the text is no such array.
 fn array(text: &str) -> Option<Vec<String>> {
     let items: Vec<Value> = serde_json::from_str(text).ok()?;
     items.iter().map(item).collect()
 }
 
-/// A text or a number, as text.
+/// Returns a text or a number as text.
 fn item(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -454,14 +452,14 @@ fn item(value: &Value) -> Option<String> {
     }
 }
 
-/// A list of one value, as a filter reads it: the value itself unless that would be read as
-/// something else.
+/// Formats a list of one value for a filter: the value itself, unless a filter would parse it
+/// differently.
 pub(super) fn list_of_one(value: &str) -> String {
     let plain = !value.contains(',') && value.trim() == value && array(value).is_none();
     if plain { value.to_owned() } else { Value::from(vec![value]).to_string() }
 }
 
-/// A whole number, however it is spelled: `5`, `5.0`, `5e0`.
+/// Parses a whole number in any spelling: `5`, `5.0`, `5e0`.
 fn whole(text: &str) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT;
@@ -476,8 +474,8 @@ fn status_code(text: &str) -> Result<i32> {
     })
 }
 
-/// The provider and the model of `PROVIDER__MODEL`: either may have `__` in it, so every place of
-/// it is tried.
+/// Returns the possible providers and models of `PROVIDER__MODEL`: either may contain `__`, so the
+/// text is split at each of them.
 fn org_models(text: &str) -> Result<Vec<(String, String)>> {
     let places = (1..text.len())
         .filter(|place| text.is_char_boundary(*place) && text[*place..].starts_with("__"));
@@ -485,11 +483,12 @@ fn org_models(text: &str) -> Result<Vec<(String, String)>> {
         .map(|place| (&text[..place], &text[place + 2..]))
         .filter(|(_, model)| !model.is_empty());
     let pairs: Vec<_> = pairs.map(|(org, model)| (org.to_owned(), model.to_owned())).collect();
-    match pairs.is_empty() {
-        false => Ok(pairs),
-        true => Err(Error::invalid(format!(
+    if pairs.is_empty() {
+        Err(Error::invalid(format!(
             "`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o"
-        ))),
+        )))
+    } else {
+        Ok(pairs)
     }
 }
 
@@ -514,7 +513,7 @@ fn metadata(text: &str) -> Result<Vec<(String, String)>> {
     if fields.len() > MAX_CONDITIONS {
         let keys = fields.len();
         return Err(Error::invalid(format!(
-            "`metadata` has {keys} keys; at most {MAX_CONDITIONS} are taken"
+            "`metadata` has {keys} keys; the maximum is {MAX_CONDITIONS}"
         )));
     }
     let pair = |(key, value): (String, Value)| match value {

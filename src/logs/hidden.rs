@@ -1,9 +1,9 @@
-//! Records without what is withheld from their reader, and without what would tell of it.
+//! Removes withheld columns from records, and everything that would reveal them.
 //!
-//! A single record and the records of a list are read whole, since their order and what was said of
-//! them needs columns that the reader may not see; what is withheld is taken out of the answer
-//! here. `withheld` names it as the header does: `cost`, `request.body`, `metadata.value._user`.
-//! What is made of a withheld column (a label, the weighted feedback) is null too.
+//! A single record and the records of a list are read whole, since their order and feedback depend
+//! on columns that the reader may not see. Withheld columns are removed from the response here.
+//! `withheld` names them as the header does: `cost`, `request.body`, `metadata.value._user`. Values
+//! derived from a withheld column (a label, the weighted feedback) become null too.
 
 use serde_json::Value;
 
@@ -11,9 +11,9 @@ use super::filter::RATED_COLUMNS;
 use super::status::Status;
 use crate::record::Record;
 
-/// What the keys of the metadata are named after.
+/// Prefix of metadata keys.
 const METADATA_VALUE: &str = "metadata.value.";
-/// The labels of a status, with the columns that each tells of.
+/// Labels of a status, with the columns that each reveals.
 const LABELS: [(&str, &[&str]); 4] = [
     ("cache", &["cache_status"]),
     ("retry", &["retry_success_count", "is_success", "response_status_code"]),
@@ -21,7 +21,7 @@ const LABELS: [(&str, &[&str]); 4] = [
     ("loadbalance", &["mode"]),
 ];
 
-/// Takes what is withheld out of a record.
+/// Removes withheld columns from a record.
 pub fn hide(record: &mut Record, withheld: &[String]) {
     for name in withheld {
         match name.as_str() {
@@ -37,7 +37,7 @@ pub fn hide(record: &mut Record, withheld: &[String]) {
     }
 }
 
-/// Takes what is withheld out of a record of a list.
+/// Removes withheld columns from a record of a list.
 pub(super) fn hide_in_item(item: &mut Value, withheld: &[String]) {
     for name in withheld {
         match name.strip_prefix(METADATA_VALUE) {
@@ -56,21 +56,21 @@ pub(super) fn hide_in_item(item: &mut Value, withheld: &[String]) {
     if let Some(status) = item.get_mut("status") {
         hide_labels(status, withheld);
     }
-    if tells_feedback(withheld)
+    if is_feedback_withheld(withheld)
         && let Some(mean) = item.get_mut("weighted_feedback")
     {
         *mean = Value::Null;
     }
 }
 
-/// The labels of a record as JSON, null where they tell of a withheld column.
+/// Returns the labels of a record as JSON. Labels that reveal a withheld column are null.
 pub(super) fn labels(record: &Record, withheld: &[String]) -> serde_json::Result<Value> {
     let mut status = serde_json::to_value(Status::from_record(record))?;
     hide_labels(&mut status, withheld);
     Ok(status)
 }
 
-/// The labels of a record that tell of no withheld column.
+/// Returns the labels of a record that reveal no withheld column.
 pub fn shown_labels(record: &Record, withheld: &[String]) -> Vec<String> {
     let labels = labels(record, withheld).unwrap_or_default();
     LABELS.iter().filter_map(|(label, _)| labels[*label].as_str()).map(str::to_owned).collect()
@@ -84,8 +84,8 @@ fn hide_labels(status: &mut Value, withheld: &[String]) {
     }
 }
 
-/// Returns whether feedback on a record would tell a withheld column of it, such as its trace.
-pub fn tells_feedback(withheld: &[String]) -> bool {
+/// Returns true if feedback on a record would reveal a withheld column, such as its trace.
+pub fn is_feedback_withheld(withheld: &[String]) -> bool {
     RATED_COLUMNS.iter().any(|column| is_withheld(column, withheld))
 }
 

@@ -1,11 +1,9 @@
-//! Single records and lists of them: one by its id, and pages of the newest that a [`Filter`]
-//! names.
+//! Lookup of single records by id, and paged lists of the newest records that match a [`Filter`].
 //!
-//! Lists read no bodies: their columns are named, and the two messages are not among them. A page
-//! goes on where the one before ended, at the record that its cursor names by time, id and
-//! organisation, so that records which arrive meanwhile neither repeat nor hide one. What a reader
-//! may see is decided below SQL; a record that is somebody else's is not found, in the same words
-//! as one that is nobody's.
+//! Lists read no bodies: they select all columns but the two messages. A page starts after the end
+//! of the previous one, which the cursor names by time, id and organisation, so records that arrive
+//! meanwhile cause neither duplicates nor gaps. The visibility of records is decided below SQL. The
+//! response for another organisation's record is the same as for a missing one.
 
 mod erasure_preview;
 mod feedback;
@@ -29,7 +27,7 @@ pub use feedback::{
     list as list_feedback, places, shown as shown_feedback,
 };
 pub use filter::{Bounds, Condition, Filter, MAX_CONDITIONS, MAX_VALUES, NAMES as FILTER_NAMES};
-pub use hidden::{hide, shown_labels, tells_feedback};
+pub use hidden::{hide, is_feedback_withheld, shown_labels};
 pub use object::{ID_IN_QUERY, ROUTE_WORDS, object, own_url};
 pub use status::{Kind, Label, Status};
 
@@ -38,37 +36,37 @@ use crate::query::{Queries, QueryContext};
 use crate::record::json::{self, Encoder};
 use crate::record::{COLUMNS, Kind as ColumnKind, Record};
 
-/// Records of a page where nothing is said.
+/// Default size of a page, in records.
 pub const PAGE_SIZE: u64 = 50;
-/// Most records of a page.
+/// Maximum size of a page, in records.
 pub const MAX_PAGE_SIZE: u64 = 1_000;
 
-/// A page of a list.
+/// Request for a page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ask {
-    /// Which records.
+    /// Filter of the records.
     pub filter: Filter,
-    /// Most records of the page; 0 = [`PAGE_SIZE`].
+    /// Maximum size of the page, in records. 0 means [`PAGE_SIZE`].
     pub page_size: u64,
-    /// Where the page before ended.
+    /// End of the previous page.
     pub after: Option<Cursor>,
-    /// Whether all that the filter names are counted too.
+    /// True if all matching records are counted too.
     pub total: bool,
 }
 
-/// What was found.
+/// A page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     /// The records in their native form without bodies, each with `status`, `url` and
     /// `weighted_feedback`, newest first.
     pub records: Vec<Value>,
-    /// Where the next page goes on; none = this was the last one.
+    /// Start of the next page. `None` on the last page.
     pub next: Option<Cursor>,
-    /// How many records the filter names on all pages.
+    /// Number of matching records on all pages.
     pub total: Option<u64>,
 }
 
-/// A record's place in the order of a list.
+/// Position of a record in the order of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     created_at: i64,
@@ -77,13 +75,13 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Leaves what comes after it in the order of a list.
+    /// Adds the condition for records after this position.
     fn narrow(&self, condition: &mut Condition) {
         let time = condition
             .bind(ScalarValue::TimestampMicrosecond(Some(self.created_at), Some("UTC".into())));
         let id = condition.bind(ScalarValue::Utf8View(Some(self.id.clone())));
         let organisation = condition.bind(ScalarValue::Utf8View(Some(self.organisation.clone())));
-        // The first part prunes files, the second one decides.
+        // The first part prunes files; the second one decides.
         condition.parts.push(format!("created_at <= {time}"));
         condition.parts.push(format!(
             "(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"
@@ -106,28 +104,29 @@ impl std::str::FromStr for Cursor {
         let parts =
             hex::decode(text.trim()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (created_at, id, organisation) = parts.ok_or_else(|| {
-            Error::invalid("`cursor` is none of ours; send the `next` of the page before")
+            Error::invalid("`cursor` is invalid; send the `next` of the previous page")
         })?;
         Ok(Self { created_at, id, organisation })
     }
 }
 
 impl Page {
-    /// Takes out of the records what is withheld from their reader.
+    /// Removes withheld columns from the records.
     pub fn hide(&mut self, withheld: &[String]) {
         self.records.iter_mut().for_each(|item| hidden::hide_in_item(item, withheld));
     }
 }
 
-/// The columns that the order of a list tells.
+/// Columns that the order of a list reveals.
 pub const ORDER: [&str; 2] = ["created_at", "id"];
 
-/// The newest records that the filter names, a page of them.
+/// Returns a page of the newest records that match the filter.
 pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> Result<Page> {
     let size = if ask.page_size == 0 { PAGE_SIZE } else { ask.page_size.min(MAX_PAGE_SIZE) };
-    let total = match ask.total {
-        true => Some(count(queries, query_context.clone(), &ask.filter).await?),
-        false => None,
+    let total = if ask.total {
+        Some(count(queries, query_context.clone(), &ask.filter).await?)
+    } else {
+        None
     };
     let mut condition = ask.filter.condition();
     if let Some(after) = &ask.after {
@@ -161,7 +160,7 @@ pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> 
     Ok(Page { records: items, next, total })
 }
 
-/// How many records a filter names.
+/// Returns the number of records that match a filter.
 pub async fn count(queries: &Queries, query_context: QueryContext, filter: &Filter) -> Result<u64> {
     let condition = filter.condition();
     let text = format!("{}select count(*) from logs {}", condition.with(), condition.clause());
@@ -169,7 +168,7 @@ pub async fn count(queries: &Queries, query_context: QueryContext, filter: &Filt
     Ok(counted(&batches))
 }
 
-/// The count that a statement answered with.
+/// Returns the count in the result of a statement.
 fn counted(batches: &[RecordBatch]) -> u64 {
     let counts = batches
         .iter()
@@ -177,11 +176,11 @@ fn counted(batches: &[RecordBatch]) -> u64 {
     counts.sum::<i64>().unsigned_abs()
 }
 
-/// The record of that id, whole. Ids are an organisation's and a workspace's own, and one that is
-/// sent again after days is stored again. Of several it is one of no workspace if there is one, so
-/// that none takes its place, and the newest of those; `organisation` and `workspace` say whose is
-/// meant, an empty workspace that it is of none. LiteLLM's id of a call finds the attempt of the
-/// call that succeeded, or else the last one.
+/// Returns the whole record with this id. An id is unique only within an organisation and a
+/// workspace, and a record that is sent again after days is stored again. Records without a
+/// workspace take precedence, so that no workspace can replace them, and then the newest record.
+/// `organisation` and `workspace` restrict the search; an empty workspace means a record without
+/// one. LiteLLM's id of a call finds the successful attempt of the call, or else the last one.
 pub async fn get(
     queries: &Queries,
     query_context: QueryContext,
@@ -208,9 +207,9 @@ pub async fn get(
     Err(Error::not_found("no log has that id"))
 }
 
-/// A column that logs are looked up by, and what else holds of them. Both tell files apart that
-/// need not be read, since most ids that are asked for in vain are no calls of LiteLLM, and most
-/// stores have none.
+/// A column by which logs are looked up, and a condition on all records that it can find. Both
+/// prune files, since most ids that are not found are no calls of LiteLLM, and most stores have
+/// none.
 #[derive(Clone, Copy)]
 struct LookUp {
     column: &'static str,
@@ -218,7 +217,7 @@ struct LookUp {
 }
 
 const BY_ID: LookUp = LookUp { column: "id", only: None };
-/// By the id of the call that LiteLLM's attempts are of.
+/// Lookup by LiteLLM's id of a call, which its attempts share.
 const BY_CALL: LookUp = LookUp { column: "internal_trace_id", only: Some("source = 'litellm'") };
 
 impl LookUp {
@@ -227,7 +226,7 @@ impl LookUp {
     }
 }
 
-/// The first record in an order that is looked up by a text.
+/// Returns the first record, in an order, that a text finds.
 async fn first(
     queries: &Queries,
     query_context: QueryContext,
@@ -274,7 +273,7 @@ async fn run(
     answer.batches.try_collect().await
 }
 
-/// The columns of a list: all but the messages.
+/// Returns the columns of a list: all but the messages.
 pub fn listed() -> impl Iterator<Item = &'static str> {
     COLUMNS.iter().filter(|column| column.kind != ColumnKind::Message).map(|column| column.name)
 }
@@ -283,7 +282,7 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// The rows as JSON lines.
+/// Encodes the rows as JSON lines.
 fn lines(encoder: &Encoder, batches: &[RecordBatch]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for batch in batches {
@@ -298,7 +297,7 @@ fn lines(encoder: &Encoder, batches: &[RecordBatch]) -> Result<Vec<String>> {
 }
 
 fn read(line: &str) -> Result<Record> {
-    // Why it is unreadable may name a value, which is nobody's to log.
+    // The parser's message may contain a value, which must not be logged.
     json::parse(line).map_err(|_| unreadable())
 }
 
@@ -319,5 +318,5 @@ fn item(line: &str, record: &Record, weighted_feedback: Option<f64>) -> Result<V
 }
 
 fn unreadable() -> Error {
-    Error::internal("a record that was stored cannot be read as one")
+    Error::internal("a stored record cannot be parsed")
 }

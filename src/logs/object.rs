@@ -1,13 +1,12 @@
-//! A record as Portkey's LogObject, the answer of `GET /v1/logs/{id}`.
+//! A record as Portkey's LogObject, the response of `GET /v1/logs/{id}`.
 //!
-//! Names, and the forms of times and numbers that differ between its two halves, are Portkey's:
-//! `created_at` is the text of a JavaScript date, `metrics.created_at` a time with a blank in it,
-//! `retry_success_count` a text, `mode` and `cache_type` lower case. What a record does not say is
-//! null. Bodies and headers are embedded as they were stored. Beside Portkey's fields stand
-//! `status`, the four labels, `feedback`, what was said of the record, with its weighted mean, and
-//! `links`, which lead to the record's own URL and to the records of the same config, prompt and
-//! trace; and `withheld`, the columns that are null because the key may not read them, where there
-//! are such.
+//! The names are Portkey's, as are the formats of times and numbers, which differ between the two
+//! parts of the object: `created_at` is the text of a JavaScript date, `metrics.created_at` a time
+//! with a space, `retry_success_count` a text, `mode` and `cache_type` lower case. Missing values
+//! are null. Bodies and headers are embedded as they were stored. Beside Portkey's fields there are
+//! `status`, the four labels; `feedback` on the record, with its weighted mean; `links` to the
+//! record's own URL and to the records of the same config, prompt and trace; and `withheld`, the
+//! columns that are null because the key may not read them, if there are any.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::record::json::{members, write_string};
 
-/// Headers that were meant for the gateway begin so.
+/// Prefix of headers for the gateway.
 const GATEWAY_HEADERS: &str = "x-portkey-";
 
 #[derive(Serialize)]
@@ -61,7 +60,7 @@ struct Response<'a> {
     last_used_option_json_path: Option<&'a str>,
 }
 
-/// Where to go from here.
+/// Links to related records.
 #[derive(Serialize)]
 struct Links {
     own: String,
@@ -71,7 +70,7 @@ struct Links {
     trace: Option<String>,
 }
 
-/// Makes a struct and how it is filled from a record, from one list.
+/// Defines a struct, and its construction from a record, from one list.
 macro_rules! metrics {
     (
         $record:ident, $organisation_name:ident, $withheld:ident;
@@ -129,7 +128,7 @@ metrics! {
     sdk_version: Option<&'a str> = record.sdk_version.as_deref(),
     config: Option<&'a str> = record.config.as_deref(),
     internal_trace_id: Option<&'a str> = record.internal_trace_id.as_deref(),
-    // A path is no number, and Portkey then says -1.
+    // A path is not a number; Portkey then returns -1.
     last_used_option_index: Option<i32> = record.last_used_option.as_ref().map(|_| -1),
     config_version_id: Option<&'a str> = None,
     prompt_slug: Option<&'a str> = record.prompt_slug.as_deref(),
@@ -151,19 +150,23 @@ metrics! {
     user: Option<&'a str> = record.metadata.iter().find(|(key, _)| key == "_user").map(|(_, value)| value.as_str()),
     ttlt: Option<i64> = record.time_to_last_token,
     extra_key: &'static str = "is_raw_logging_enabled",
-    extra_value: Option<&'static str> = match withheld.iter().any(|name| name == "do_not_track") {
-        true => None,
-        false => Some(if record.do_not_track == Some(true) { "false" } else { "true" }),
+    extra_value: Option<&'static str> = if withheld.iter().any(|name| name == "do_not_track") {
+        None
+    } else if record.do_not_track == Some(true) {
+        Some("false")
+    } else {
+        Some("true")
     },
 }
 
-/// The LogObject of a record, as JSON.
+/// Encodes the LogObject of a record as JSON.
 ///
-/// `withheld` names what the reader may not see of it, which is not in the record any more.
+/// `withheld` names the columns that the reader may not see. They have been removed from the
+/// record.
 pub fn object(
     record: &Record,
     organisation_name: Option<&str>,
-    said: &LogFeedback,
+    log_feedback: &LogFeedback,
     withheld: &[String],
 ) -> Result<String> {
     let headers = record.request.headers.as_deref();
@@ -188,8 +191,8 @@ pub fn object(
         metrics: metrics(record, organisation_name, withheld),
         object: "log",
         status: hidden::labels(record, withheld).map_err(unwritable)?,
-        feedback: said.feedback.iter().map(feedback::shown).collect(),
-        weighted_feedback: feedback::number(said.weighted),
+        feedback: log_feedback.feedback.iter().map(feedback::shown).collect(),
+        weighted_feedback: feedback::number(log_feedback.weighted),
         links: links(record),
         withheld,
     };
@@ -222,32 +225,33 @@ fn links(record: &Record) -> Links {
     }
 }
 
-/// Words that stand for something else where an id stands in `/v1/logs/{id}`, or in a path that
-/// begins so.
+/// Words that mean another route where `/v1/logs/{id}` has an id, or at the start of such a path.
 pub const ROUTE_WORDS: [&str; 5] = ["enterprise", "exports", "filters", "groups", "otel"];
-/// What stands for an id in a path that cannot hold it; the id is the query's `id` then.
+/// Placeholder in the path for an id that a path cannot contain. The id is then in the query's
+/// `id`.
 pub const ID_IN_QUERY: &str = "-";
 
-/// The path of a record's own URL, with the query that it may need.
+/// Returns the path of a record's own URL, with the query that it may need.
 pub fn own_url(id: &str) -> String {
     url_of("/logs/", id, "", is_dots(id))
 }
 
-/// The URL of a log in the API, `/v1/logs/{id}`, with what comes behind the id.
+/// Returns the URL of a log in the API, `/v1/logs/{id}`, with a suffix after the id.
 pub fn api_url(id: &str, behind: &str) -> String {
     url_of("/v1/logs/", id, behind, is_dots(id) || ROUTE_WORDS.contains(&id))
 }
 
 fn url_of(before: &str, id: &str, behind: &str, in_query: bool) -> String {
     let escaped = escaped(id);
-    match in_query {
-        true => format!("{before}{ID_IN_QUERY}{behind}?id={escaped}"),
-        false => format!("{before}{escaped}{behind}"),
+    if in_query {
+        format!("{before}{ID_IN_QUERY}{behind}?id={escaped}")
+    } else {
+        format!("{before}{escaped}{behind}")
     }
 }
 
-/// A part of a path, or a value of a query, with everything escaped but what RFC 3986 calls
-/// unreserved. The `url` crate escapes less, and takes tabs and line breaks out.
+/// Escapes a part of a path, or a value of a query: everything but the unreserved characters of RFC
+/// 3986. The `url` crate escapes less, and removes tabs and line breaks.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -260,7 +264,8 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Clients take these parts out of a path, escaped or not, and an empty one is no part.
+/// Returns true for parts that clients remove from a path, escaped or not. An empty one is not a
+/// part.
 fn is_dots(id: &str) -> bool {
     matches!(id, "" | "." | "..")
 }
@@ -270,7 +275,7 @@ fn raw(text: Option<&str>) -> Result<Option<&RawValue>> {
     text.map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
 }
 
-/// Those of the headers that were meant for the gateway.
+/// Returns the headers for the gateway.
 fn gateway_headers(headers: Option<&str>) -> Result<Box<RawValue>> {
     let all = headers.and_then(members).unwrap_or_default();
     let mut out = String::from("{");

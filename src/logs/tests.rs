@@ -18,7 +18,7 @@ use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Rows};
 use crate::store::Store;
 use crate::view::View;
 
-/// Returns the records of the report tests, and a few with values that those lack.
+/// Returns the records of the report tests, and some with values that those lack.
 fn records() -> Vec<Record> {
     let fixture = include_str!("../../tests/slt/fixture.jsonl").lines();
     let mut records: Vec<Record> = fixture.map(|line| json::parse(line).unwrap()).collect();
@@ -91,7 +91,7 @@ impl Rig {
         assert_eq!(page.total, Some(found.len() as u64));
         assert!(
             !found.is_empty() && found.len() < self.records.len(),
-            "{fields:?} tells nothing apart"
+            "{fields:?} matches all records or none"
         );
     }
 }
@@ -107,7 +107,7 @@ fn is(value: &Option<String>, text: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_filter_finds_what_it_names() {
+async fn every_filter_finds_its_records() {
     let rig = Rig::new();
     let at = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     let edge = at("2025-11-01T09:00:00.016Z");
@@ -242,7 +242,7 @@ async fn labels_of_sql(rig: &Rig) -> Vec<[String; 5]> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_are_those_of_the_report_and_can_be_asked_for() {
+async fn labels_equal_those_of_the_report_and_are_filters() {
     let rig = Rig::new();
     let of_sql = labels_of_sql(&rig).await;
     assert_eq!(of_sql.len(), rig.records.len());
@@ -312,7 +312,7 @@ fn lists_are_of_different_values_and_bounded() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_by_name() {
+fn invalid_filters_are_refused_by_name() {
     for (name, text) in [
         ("time_of_generation_min", "yesterday"),
         ("total_units_min", "-1"),
@@ -332,7 +332,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
     }
     assert!(filter(&[("cost_min", "2"), ("cost_max", "1")]).is_err());
     let many = (0..1_001).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
-    assert!(filter(&[("trace_id", &many)]).unwrap_err().message().contains("at most 1000"));
+    assert!(filter(&[("trace_id", &many)]).unwrap_err().message().contains("maximum is 1000"));
     // An empty value counts as missing, since clients send it.
     assert_eq!(filter(&[("trace_id", " "), ("cost_min", "")]).unwrap(), Filter::default());
     assert!(Filter::default().condition().parts.is_empty());
@@ -392,19 +392,21 @@ fn a_filter_is_read_from_an_object_too() {
         ("is_success", json!(2), "true, false, 1 or 0"),
     ] {
         let refused = of(name, value.clone()).unwrap_err();
-        let said = refused.message();
+        let message = refused.message();
         let shown =
             value.get(0).or(value.get("k")).filter(|_| name.contains("code") || name == "metadata");
         let shown = shown.unwrap_or(&value).to_string();
         assert!(
-            said.contains(name) && said.contains(&format!("`{shown}`")) && said.contains(expected),
-            "{said}"
+            message.contains(name)
+                && message.contains(&format!("`{shown}`"))
+                && message.contains(expected),
+            "{message}"
         );
     }
 }
 
 #[test]
-fn a_filter_tells_the_columns_that_it_reads() {
+fn a_filter_lists_the_columns_that_it_reads() {
     for (name, text, columns) in [
         ("time_of_generation_min", "2026-11-21", &["created_at"][..]),
         ("total_units_max", "1", &["total_units"]),

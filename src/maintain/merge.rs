@@ -81,7 +81,7 @@ async fn in_passes(
     loop {
         inputs.sort_by_key(|(size, _)| size.bytes);
         let sizes: Vec<Size> = inputs.iter().map(|(size, _)| *size).collect();
-        let Some(count) = first_run(&sizes, tools.queries.upkeep_bytes()) else { break };
+        let Some(count) = first_run(&sizes, tools.queries.maintenance_bytes()) else { break };
         let start = |id| DataFileWriter::start(tools.table, partition, id, RUN_ZSTD_LEVEL, now_ms);
         let joined = inputs.drain(..count).map(|(_, file)| file).collect();
         let run = join(tools, joined, u64::MAX, || start(new_id())).await?;
@@ -131,7 +131,7 @@ impl Size {
 async fn weighed(tools: Tools<'_>, files: Vec<DataFile>) -> Result<Vec<(Size, DataFile)>> {
     let weights = tools.weigh(&files).await?;
     let size = |(weight, file): (Weight, DataFile)| {
-        let held = weight.held(weight.batch_rows(MERGE_ROWS, tools.queries.upkeep_bytes()));
+        let held = weight.held(weight.batch_rows(MERGE_ROWS, tools.queries.maintenance_bytes()));
         (Size { bytes: file.bytes, held }, file)
     };
     Ok(weights.into_iter().zip(files).map(size).collect())

@@ -128,7 +128,7 @@ impl Tools<'_> {
         let files: Vec<DataFile> = files.into_iter().collect();
         let weights = self.weigh(&files).await?;
         let heaviest = weights.into_iter().fold(Weight::default(), Weight::max);
-        let rows = heaviest.batch_rows(most_rows, self.queries.upkeep_bytes());
+        let rows = heaviest.batch_rows(most_rows, self.queries.maintenance_bytes());
         self.read(files, text, rows).await
     }
 

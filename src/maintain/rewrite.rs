@@ -299,7 +299,7 @@ impl Sorted<'_> {
             writer.write(&part).await?;
         }
         // Each class has an open row group. If their sum exceeds the limit, the biggest ends first.
-        let most = self.tools.queries.upkeep_bytes().min(MAX_OPEN_BYTES);
+        let most = self.tools.queries.maintenance_bytes().min(MAX_OPEN_BYTES);
         while self.open.len() > 1
             && self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > most
         {

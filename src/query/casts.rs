@@ -1,4 +1,4 @@
-//! Tells columns apart that differ in a cast.
+//! Distinguishes columns that differ only in a cast.
 //!
 //! DataFusion leaves casts out of the name of a column, so that it has two of one name in `select
 //! a, a::text from t`, in `select sum(a), sum(a::double) from t` and in `… group by a, a::text`,
@@ -14,8 +14,8 @@ use datafusion::sql::sqlparser::ast::{
     Visitor, VisitorMut,
 };
 
-/// Writes the casts of a query's SELECTs anew where columns differ in them only, but not those of
-/// queries within them.
+/// Rewrites the casts of a query's SELECTs if columns differ only in them. Queries within the
+/// SELECTs are left unchanged.
 pub(super) fn distinguish(query: &mut Query) {
     let Query { body, order_by, .. } = query;
     match body.as_mut() {
@@ -40,16 +40,16 @@ fn distinguish_select(select: &mut Select, order: &mut Option<OrderBy>) {
         return;
     }
     keep_names(&mut select.projection);
-    let mut anew = Anew { depth: 0 };
-    let _ = VisitMut::visit(&mut select.projection, &mut anew);
-    let _ = VisitMut::visit(&mut select.group_by, &mut anew);
-    let _ = VisitMut::visit(&mut select.having, &mut anew);
-    let _ = VisitMut::visit(&mut select.qualify, &mut anew);
-    let _ = VisitMut::visit(order, &mut anew);
+    let mut rewriter = CastRewriter { depth: 0 };
+    let _ = VisitMut::visit(&mut select.projection, &mut rewriter);
+    let _ = VisitMut::visit(&mut select.group_by, &mut rewriter);
+    let _ = VisitMut::visit(&mut select.having, &mut rewriter);
+    let _ = VisitMut::visit(&mut select.qualify, &mut rewriter);
+    let _ = VisitMut::visit(order, &mut rewriter);
 }
 
-/// Returns whether two columns of a SELECT, or of a step that it takes, are the same without their
-/// casts only.
+/// Returns true if two columns of a SELECT, or of one of its steps, are equal except for their
+/// casts.
 fn differ_in_casts(select: &Select, order: &Option<OrderBy>) -> bool {
     let mut names = Names::default();
     let _ = Visit::visit(&select.projection, &mut names);
@@ -68,7 +68,7 @@ fn differ_in_casts(select: &Select, order: &Option<OrderBy>) -> bool {
     for item in &select.projection {
         match item {
             SelectItem::UnnamedExpr(expr) => names.add(expr),
-            // A key of a group may be told by its name or its place.
+            // A group key may be referred to by its name or its position.
             SelectItem::ExprWithAlias { expr, .. } if !keys.is_empty() => names.add(expr),
             _ => {}
         }
@@ -76,10 +76,11 @@ fn differ_in_casts(select: &Select, order: &Option<OrderBy>) -> bool {
     names.differ
 }
 
-/// What DataFusion names: aggregates and window functions wherever they are, and what is added.
+/// The expressions that DataFusion names: aggregates and window functions anywhere, and expressions
+/// that are added.
 #[derive(Default)]
 struct Names {
-    /// Expressions by what they are without casts.
+    /// Original expressions, by their text without casts.
     known: HashMap<String, String>,
     casts: bool,
     differ: bool,
@@ -122,7 +123,7 @@ impl Visitor for Names {
     }
 }
 
-/// Takes brackets, the names of tables and, where asked for, casts out of an expression.
+/// Removes parentheses, table names and optionally casts from an expression.
 struct Plain {
     without_casts: bool,
 }
@@ -145,8 +146,8 @@ impl VisitorMut for Plain {
     }
 }
 
-/// Gives a cast column the column's name, which it has by itself unless it is written anew, where
-/// no other has it.
+/// Keeps the column's name for a rewritten cast of a column, if no other column has that name.
+/// Without the rewrite, the cast would have it by itself.
 fn keep_names(items: &mut [SelectItem]) {
     let names: Vec<Option<Ident>> = items.iter().map(name_of).collect();
     for (item, name) in items.iter_mut().zip(&names) {
@@ -176,12 +177,12 @@ fn column_of(expr: &Expr) -> Option<Ident> {
     }
 }
 
-/// Writes the casts of an expression anew, but not those of queries within it.
-struct Anew {
+/// Rewrites the casts of an expression, but not those of queries within it.
+struct CastRewriter {
     depth: usize,
 }
 
-impl VisitorMut for Anew {
+impl VisitorMut for CastRewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {

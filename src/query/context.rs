@@ -1,4 +1,4 @@
-//! What a query is run over: a View, what may be seen of it, and the small tables beside it.
+//! The input of a query: a View, its read scope, and the small tables beside it.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use crate::error::Result;
 use crate::table::DataFile;
 use crate::view::View;
 
-/// Small tables beside `logs`, made when a statement names them.
+/// Small tables beside `logs`, built when a statement names them.
 pub trait SystemTables: std::fmt::Debug + Send + Sync {
-    /// Their names.
+    /// Returns the names of the tables.
     fn names(&self) -> &'static [&'static str];
 
-    /// The rows of one of them.
+    /// Returns the rows of a table.
     fn rows(&self, name: &str) -> Result<RecordBatch>;
 }
 
-/// What a query is run over.
+/// Input of a query.
 #[derive(Clone, Debug)]
 pub struct QueryContext {
-    /// Files and rows in memory: of the records, but in upkeep, which may read feedback alone.
+    /// Files and rows in memory of the records. Maintenance may pass those of the feedback instead.
     pub view: View,
-    /// Those of the feedback beside them; none = there is no such table.
+    /// Files and rows in memory of the feedback. `None` if there is no such table.
     pub feedback: Option<View>,
-    /// What is seen of them; none = everything as stored.
+    /// Read scope. `None` means everything as stored.
     pub read_scope: Option<ReadScope>,
-    /// The tables beside `logs`; none = there are none.
+    /// Tables beside `logs`. `None` if there are none.
     pub side: Option<Arc<dyn SystemTables>>,
 }
 
@@ -40,20 +40,21 @@ impl From<View> for QueryContext {
 }
 
 impl QueryContext {
-    /// Whether an organisation looks on, to whom files shared with others must tell nothing.
+    /// Returns true if the query is bound to an organisation. It must then learn nothing about
+    /// files that it shares with others.
     pub fn is_bound(&self) -> bool {
         self.read_scope.as_ref().is_some_and(|read_scope| {
             read_scope.organisation.is_some() || read_scope.workspace.is_some()
         })
     }
 
-    /// Returns whether bodies are withheld from who looks on.
+    /// Returns true if bodies are withheld from the reader.
     pub fn withholds_bodies(&self) -> bool {
         self.read_scope.as_ref().is_some_and(|read_scope| !read_scope.bodies)
     }
 
-    /// The fields that are denied to who looks on; none if no column is withheld, bodies among
-    /// them.
+    /// Returns the fields that are denied to the reader. `None` if no column is withheld, including
+    /// bodies.
     pub fn denied(&self) -> Option<Denied> {
         let read_scope = self
             .read_scope
@@ -62,7 +63,7 @@ impl QueryContext {
         Some(read_scope.denied.clone())
     }
 
-    /// The files that may hold rows that are seen.
+    /// Returns the files that may hold visible rows.
     pub fn files(&self) -> Vec<&Arc<DataFile>> {
         let guard =
             self.read_scope.clone().map(|read_scope| RowSecurity::new(read_scope, self.view.rows));

@@ -1,4 +1,4 @@
-//! Lets queries be called off while a join runs.
+//! Makes queries with joins cancellable.
 //!
 //! A task can only be cancelled, or pass its deadline, where it yields. DataFusion yields where
 //! rows are read, but a join can make billions of rows out of two small inputs without reading
@@ -13,7 +13,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 
-/// The rule; it must be the last one.
+/// The optimizer rule. It must be the last one.
 #[derive(Debug)]
 pub(super) struct YieldAboveJoins;
 
@@ -24,11 +24,10 @@ impl PhysicalOptimizerRule for YieldAboveJoins {
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
-            Ok(match node.name().ends_with("JoinExec") {
-                true => {
-                    Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
-                }
-                false => Transformed::no(node),
+            Ok(if node.name().ends_with("JoinExec") {
+                Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+            } else {
+                Transformed::no(node)
             })
         })
         .data()

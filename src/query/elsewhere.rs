@@ -1,7 +1,7 @@
-//! Reads of a bucket for queries, on the engine's threads.
+//! Reads a bucket on the engine's threads for queries.
 //!
-//! A connection to a bucket lives on the threads that opened it. It must not be lost, or stand
-//! still, together with the threads of one organisation's queries.
+//! A connection to a bucket lives on the threads that opened it. It must not be lost or blocked
+//! together with the threads of one organisation's queries.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A store whose reads run elsewhere.
+/// A store whose reads run on another runtime.
 #[derive(Debug)]
 pub(super) struct ReadElsewhere {
     store: Arc<dyn ObjectStore>,
@@ -47,13 +47,15 @@ impl std::fmt::Display for ReadElsewhere {
 #[async_trait]
 impl ObjectStore for ReadElsewhere {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let (store, location) = (Arc::clone(&self.store), location.clone());
+        let store = Arc::clone(&self.store);
+        let location = location.clone();
         self.run(async move { store.get_opts(&location, options).await }).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let (store, location, ranges) =
-            (Arc::clone(&self.store), location.clone(), ranges.to_vec());
+        let store = Arc::clone(&self.store);
+        let location = location.clone();
+        let ranges = ranges.to_vec();
         self.run(async move { store.get_ranges(&location, &ranges).await }).await
     }
 

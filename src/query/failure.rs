@@ -1,7 +1,7 @@
-//! Errors of DataFusion as ours: which are the statement's, and which are the store's.
+//! Converts errors of DataFusion to gatelog's: errors of the statement, or of the store.
 //!
-//! What fails while a data file is fetched or decoded is the store's. Everything else that planning
-//! or running a statement brings up is the statement's own: its author can change it.
+//! An error while a data file is fetched or decoded is the store's. Every other error of planning
+//! or running a statement is the statement's own: its author can change it.
 
 use std::error::Error as StdError;
 
@@ -15,12 +15,12 @@ use super::{functions, nearest};
 use crate::datafile::checked::HARMED;
 use crate::error::{Error, ErrorKind};
 
-/// How the Parquet reader says that a condition of the statement failed on rows of a file.
+/// Text of the Parquet reader for a condition of the statement that failed on rows of a file.
 const CONDITION: &str = "Error evaluating filter predicate: ";
-/// How DataFusion begins to ask for a report.
+/// Start of DataFusion's request to report a bug.
 const BUG: &str = "\nThis issue was likely caused by a bug";
 
-/// An error of DataFusion as one of ours.
+/// Converts an error of DataFusion.
 pub(super) fn query_failed(cause: DataFusionError) -> Error {
     let kind = kind_of(&cause);
     let what = match kind {
@@ -28,7 +28,7 @@ pub(super) fn query_failed(cause: DataFusionError) -> Error {
         ErrorKind::Storage => "the query could not read the table",
         ErrorKind::Damaged => "a file of the table cannot be read; run `gatelog doctor`",
         ErrorKind::Internal => "the query failed inside the query engine",
-        // What is wrong with the statement is for its author to see, not a cause to be logged.
+        // The author of the statement sees the cause, so it is not logged.
         _ => return Error::new(kind, format!("the query cannot be run: {}", reason(&cause))),
     };
     Error::new(kind, what).with_source(cause)
@@ -45,7 +45,7 @@ fn kind_of(cause: &DataFusionError) -> ErrorKind {
     ErrorKind::Invalid
 }
 
-/// What one error of a chain says about all of it.
+/// Returns the kind of the whole error if one error of its chain determines it.
 fn kind_by_itself(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     if let Some(error) = error.downcast_ref::<object_store::Error>() {
         return Some(store_error_kind(error));
@@ -67,7 +67,7 @@ fn kind_by_itself(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
 
 fn arrow_error_kind(error: &ArrowError) -> Option<ErrorKind> {
     match error {
-        // Rows that were spilled, or a file that was read with an ordinary call.
+        // Spilled rows, or a file that was read with an ordinary system call.
         ArrowError::IoError(..) | ArrowError::IpcError(_) => Some(ErrorKind::Storage),
         ArrowError::ParquetError(text) => Some(parquet_message_kind(text)),
         ArrowError::ExternalError(cause) => kind_by_itself(cause.as_ref()),
@@ -96,7 +96,7 @@ fn parquet_error_kind(error: &ParquetError) -> ErrorKind {
     parquet_message_kind(&error.to_string())
 }
 
-/// The reader hands on some errors as no more than their text.
+/// Classifies errors that the reader passes on only as text.
 fn parquet_message_kind(text: &str) -> ErrorKind {
     if text.contains(HARMED) {
         ErrorKind::Damaged
@@ -109,7 +109,7 @@ fn parquet_message_kind(text: &str) -> ErrorKind {
     }
 }
 
-/// What is wrong with a statement, said once.
+/// Returns the error of a statement, without repetitions.
 fn reason(cause: &DataFusionError) -> String {
     let text = match cause.find_root() {
         DataFusionError::SQL(error, _) => error.to_string(),
@@ -133,7 +133,7 @@ fn reason(cause: &DataFusionError) -> String {
     }
 }
 
-/// The name of the function that does not exist, if that is what is wrong.
+/// Returns the name of the missing function, if that is the error.
 fn no_function(text: &str) -> Option<&str> {
     text.strip_prefix("Invalid function '")?.split('\'').next()
 }

@@ -1,8 +1,8 @@
-//! Keeps an OFFSET where the statement has it: what is sorted below stays sorted, and what is
-//! sorted above is sorted above.
+//! Keeps an OFFSET where the statement has it: sorts below it stay below, and sorts above it stay
+//! above.
 //!
-//! DataFusion's rule that adds sorts also moves and removes them, and looks at the limit's number
-//! of rows alone:
+//! DataFusion's rule that adds sorts also moves and removes them, and considers only the number of
+//! rows of a limit:
 //!
 //! - `select * from (… limit 4 offset 3) order by x` sorts below the limit, cuts off four rows
 //!   there and skips three of them.
@@ -24,14 +24,14 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
-/// The name of the rule that adds, moves and removes sorts.
+/// Name of the rule that adds, moves and removes sorts.
 const MOVES_SORTS: &str = "EnsureRequirements";
 
-/// The rule; it must come before the one that moves sorts.
+/// The optimizer rule. It must run before the one that moves sorts.
 #[derive(Debug)]
 struct FenceOffsets;
 
-/// Puts the rule before the one that moves sorts.
+/// Inserts the rule before the one that moves sorts.
 pub(super) fn insert(rules: &mut Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>) {
     let place = rules.iter().position(|rule| rule.name() == MOVES_SORTS).unwrap_or(0);
     rules.insert(place, Arc::new(FenceOffsets));
@@ -68,13 +68,13 @@ impl PhysicalOptimizerRule for FenceOffsets {
     }
 }
 
-/// Puts a step that needs the order of the sort above it. DataFusion takes such steps out once
-/// sorts are settled.
+/// Adds a step above the sort that requires its order. DataFusion removes such steps once sorts are
+/// final.
 fn keep_sorted(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         let input = keep_sorted(Arc::clone(projection.input()))?;
-        let anew = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        return Arc::clone(&plan).replace_children(vec![input], anew);
+        let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        return Arc::clone(&plan).replace_children(vec![input], recompute);
     }
     let Some(sort) = plan.downcast_ref::<SortExec>() else { return Ok(plan) };
     let order = OrderingRequirements::new(LexRequirement::from(sort.expr().clone()));

@@ -1,5 +1,5 @@
-//! What the index knows of files, in the forms that DataFusion asks for: statistics of a scan, and
-//! bounds to prune by.
+//! The index's statistics of files, in the forms that DataFusion expects: statistics of a scan, and
+//! bounds for pruning.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
 use crate::record::{DATE, RETENTION_DAYS};
 use crate::table::DataFile;
 
-/// Rows, bytes and time range of the files: enough to answer `count(*)`, `min(created_at)` and
-/// `max(created_at)` unread.
+/// Returns the rows, bytes and time range of the files. They answer `count(*)`, `min(created_at)`
+/// and `max(created_at)` without reading any file.
 pub(super) fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statistics {
     let mut statistics = Statistics::new_unknown(schema);
     let rows: u64 = files.iter().map(|file| file.rows).sum();
@@ -25,7 +25,7 @@ pub(super) fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statist
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     statistics.total_byte_size =
         usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
-    // Bounds that another program wrote may be rounded: they prune, but they are no answer.
+    // Bounds written by another program may be rounded: they prune, but must not be an answer.
     let ours = |file: &DataFile| {
         crate::store::parse_data_path(&file.path).is_some_and(|path| path.uuid.is_some())
     };
@@ -51,7 +51,7 @@ pub(super) fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statist
     statistics
 }
 
-/// What the index knows of each file, in the form that DataFusion's pruning asks for.
+/// Bounds of each file, in the form that DataFusion's pruning expects.
 pub(super) struct FileStatistics<'a>(pub(super) &'a [Arc<DataFile>]);
 
 impl FileStatistics<'_> {

@@ -1,9 +1,9 @@
 //! Answers aggregates from statistics, the innermost first.
 //!
 //! DataFusion answers `count(*)` from the statistics of files. From an aggregate with a FILTER it
-//! goes down until it finds an aggregate that it can answer so, and takes that one's answer for
-//! both. So it refused `select sum(n) filter (where n > 1) from (select count(*) as n from t)`.
-//! With the innermost answered first, none is left below for it to find.
+//! descends to the next aggregate that it can answer, and uses that result for both. So it refused
+//! `select sum(n) filter (where n > 1) from (select count(*) as n from t)`. If the innermost is
+//! answered first, there is no aggregate below to confuse it with.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 
-/// The name of DataFusion's rule.
+/// Name of DataFusion's rule.
 const ANSWERS: &str = "aggregate_statistics";
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
-/// The rule, around DataFusion's.
+/// Wrapper of DataFusion's rule.
 #[derive(Debug)]
 struct InnermostFirst(Rule);
 
-/// Puts the rule in the place of DataFusion's.
+/// Replaces DataFusion's rule by the wrapper.
 pub(super) fn insert(rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.name() == ANSWERS) {
         *rule = Arc::new(InnermostFirst(Arc::clone(rule)));
@@ -36,9 +36,12 @@ impl PhysicalOptimizerRule for InnermostFirst {
         plan: Arc<dyn ExecutionPlan>,
         options: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_up(|node| match node.is::<AggregateExec>() {
-            true => self.0.optimize(node, options).map(Transformed::yes),
-            false => Ok(Transformed::no(node)),
+        plan.transform_up(|node| {
+            if node.is::<AggregateExec>() {
+                self.0.optimize(node, options).map(Transformed::yes)
+            } else {
+                Ok(Transformed::no(node))
+            }
         })
         .data()
     }

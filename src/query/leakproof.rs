@@ -1,9 +1,9 @@
-//! Which expressions may be evaluated on rows that are not seen.
+//! Identifies expressions that may be evaluated on rows that the reader may not see.
 //!
-//! A filter that is pushed into a file runs over rows of others before they are taken out. Most
+//! A filter that is pushed into a file is evaluated on rows of others before they are removed. Most
 //! functions can fail on a value and name it in their error (a cast of a text to a number, a
-//! division), so only expressions that can neither fail nor echo are let through: comparisons,
-//! tests for null, logic, and the parts that they are made of.
+//! division), so only expressions that can neither fail nor echo a value are pushed down:
+//! comparisons, tests for null, logic, and their operands.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
-/// Whether an expression can be evaluated on any row without an error. `times_fit` says that every
-/// time in question can be told in nanoseconds, which a comparison with `now()` needs.
+/// Returns true if an expression cannot fail on any row. `times_fit` is true if every time in the
+/// files fits nanoseconds, which a comparison with `now()` needs.
 pub(super) fn is_leakproof(expr: &Arc<dyn PhysicalExpr>, schema: &Schema, times_fit: bool) -> bool {
     let fine = |expr: &Arc<dyn PhysicalExpr>| is_leakproof(expr, schema, times_fit);
     if expr.is::<Column>() || expr.is::<Literal>() {
@@ -44,7 +44,7 @@ pub(super) fn is_leakproof(expr: &Arc<dyn PhysicalExpr>, schema: &Schema, times_
     let transparent = expr.is::<NotExpr>()
         || expr.is::<IsNullExpr>()
         || expr.is::<IsNotNullExpr>()
-        // What it comes to is made of comparisons with these expressions.
+        // It resolves to comparisons of these expressions.
         || expr.is::<DynamicFilterPhysicalExpr>();
     transparent && expr.children().into_iter().all(fine)
 }
@@ -57,7 +57,7 @@ fn compares(operator: Operator) -> bool {
     )
 }
 
-/// Whether every value of one type has one of the other.
+/// Returns true if every value of one type can be cast to the other.
 fn cannot_fail(from: &DataType, to: &DataType, times_fit: bool) -> bool {
     use DataType::{Boolean, Float64, Int32, Int64, Timestamp, Utf8, Utf8View};
     match (from, to) {

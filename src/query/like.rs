@@ -1,8 +1,8 @@
-//! `LIKE … ESCAPE` as PostgreSQL has it.
+//! Implements `LIKE … ESCAPE` as in PostgreSQL.
 //!
-//! DataFusion runs LIKE with the escape character `\` alone. A pattern with another one, or with
-//! none (`escape ''`), is rewritten with `\` before the statement is planned: a text at once,
-//! anything else by the function `like_pattern`.
+//! DataFusion supports only the escape character `\` in LIKE. A pattern with another one, or with
+//! none (`escape ''`), is rewritten with `\` before the statement is planned: a literal directly,
+//! any other pattern by the function `like_pattern`.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, Value, ValueWithSpan,
 };
 
-/// The function's name.
+/// Name of the function.
 const NAME: &str = "like_pattern";
-/// What DataFusion's LIKE escapes with.
+/// Escape character of DataFusion's LIKE.
 const BACKSLASH: char = '\\';
 
-/// Rewrites a LIKE or ILIKE that names an escape character.
+/// Rewrites a LIKE or ILIKE with an ESCAPE clause.
 pub(super) fn rewrite_escape(expr: &mut Expr) -> Result<()> {
     let (Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. }) = expr
     else {
@@ -33,7 +33,7 @@ pub(super) fn rewrite_escape(expr: &mut Expr) -> Result<()> {
     let named = escape_char.take();
     let escape = match named.map(|value| value.value) {
         None => Some(BACKSLASH),
-        // LIKE with a null for its escape character is null.
+        // LIKE with a null escape character is null.
         Some(Value::Null) => {
             **pattern = Expr::value(Value::Null);
             return Ok(());
@@ -57,7 +57,7 @@ pub(super) fn rewrite_escape(expr: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// The escape character that a literal names; none if it names no character.
+/// Returns the escape character of a literal. `None` if the literal is empty.
 fn escape_of(value: &Value) -> Result<Option<char>> {
     let (Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text)) = value else {
         return plan_err!(
@@ -73,7 +73,7 @@ fn escape_of(value: &Value) -> Result<Option<char>> {
     }
 }
 
-/// The call of `like_pattern` for a pattern that is no literal.
+/// Returns the call of `like_pattern` for a pattern that is not a literal.
 fn call(pattern: Expr, escape: String) -> Expr {
     let args = [pattern, Expr::value(Value::SingleQuotedString(escape))];
     let args =
@@ -94,7 +94,7 @@ fn call(pattern: Expr, escape: String) -> Expr {
     })
 }
 
-/// A pattern rewritten with `\` as its escape character.
+/// Rewrites a pattern with `\` as its escape character.
 fn translate(pattern: &str, escape: Option<char>) -> Result<String> {
     let mut written = String::with_capacity(pattern.len());
     let mut chars = pattern.chars();
@@ -102,7 +102,7 @@ fn translate(pattern: &str, escape: Option<char>) -> Result<String> {
         let literal = if Some(c) == escape {
             let Some(escaped) = chars.next() else {
                 return Err(plan_datafusion_err!(
-                    "a pattern of LIKE ends with its escape character; write the character twice to mean itself"
+                    "a pattern of LIKE ends with its escape character; write the character twice to match it literally"
                 ));
             };
             escaped
@@ -120,13 +120,13 @@ fn translate(pattern: &str, escape: Option<char>) -> Result<String> {
     Ok(written)
 }
 
-/// Writes a pattern of LIKE again with `\` as its escape character.
+/// The function that rewrites a LIKE pattern with `\` as its escape character.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LikePattern {
     signature: Signature,
 }
 
-/// The function `like_pattern(pattern, escape)`.
+/// Creates the function `like_pattern(pattern, escape)`.
 pub(super) fn like_pattern() -> Arc<ScalarUDF> {
     let texts = TypeSignature::Coercible(vec![text_argument(), text_argument()]);
     let signature = Signature::new(texts, Volatility::Immutable);
@@ -159,7 +159,8 @@ impl ScalarUDFImpl for LikePattern {
             let array = args.args[place].to_array(rows)?;
             Ok(arrow::compute::cast(&array, &DataType::Utf8View)?)
         };
-        let (patterns, escapes) = (texts(0)?, texts(1)?);
+        let patterns = texts(0)?;
+        let escapes = texts(1)?;
         let mut written = StringViewBuilder::with_capacity(rows);
         for (pattern, escape) in patterns.as_string_view().iter().zip(escapes.as_string_view()) {
             match (pattern, escape) {
@@ -170,11 +171,10 @@ impl ScalarUDFImpl for LikePattern {
             }
         }
         let written: ArrayRef = Arc::new(written.finish());
-        match scalar {
-            true => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(
-                &written, 0,
-            )?)),
-            false => Ok(ColumnarValue::Array(written)),
+        if scalar {
+            Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&written, 0)?))
+        } else {
+            Ok(ColumnarValue::Array(written))
         }
     }
 }
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_written_anew_with_a_backslash() {
+    fn patterns_are_rewritten_with_a_backslash() {
         for (pattern, escape, written) in [
             ("a!%b", Some('!'), r"a\%b"),
             ("a!!b", Some('!'), "a!b"),

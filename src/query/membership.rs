@@ -1,9 +1,9 @@
-//! `IN (SELECT …)` and `NOT IN (SELECT …)` with three values: true, false and null.
+//! Implements `IN (SELECT …)` and `NOT IN (SELECT …)` with three values: true, false and null.
 //!
-//! DataFusion takes a null for false, which only a condition of a filter may do. So `(a in (select
-//! b …)) is null` is false for every row, and `1 not in (select b …)` is true although one `b` is
-//! null. Outside of the places where it makes no difference, `a in (select b from t)` is rewritten,
-//! `not in` with true and false exchanged:
+//! DataFusion replaces null by false, which is correct only in a condition of a filter. So `(a in
+//! (select b …)) is null` is false for every row, and `1 not in (select b …)` is true although one
+//! `b` is null. Wherever the difference matters, `a in (select b from t)` is rewritten, and `not
+//! in` with true and false exchanged:
 //!
 //! ```sql
 //! case when a in (select b from t) then true
@@ -24,19 +24,19 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::dialect::PostgresPrecedence;
 
-/// Most of them that one statement may have rewritten: each comes to three subqueries.
+/// Maximum number of rewrites in one statement: each results in three subqueries.
 const MAX: usize = 32;
-/// The rows of a subquery that are null, where they cannot be asked for within it.
+/// Rows of a subquery that are null, if its own condition cannot select them.
 const NULLS: &str = "select 1 from (select 1) as __in_query (__in_value) where __in_value is null";
 
-/// Writes memberships again, for one statement.
+/// Rewrites the memberships of one statement.
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     rewritten: usize,
 }
 
 impl Memberships {
-    /// Looks through the conditions of one SELECT, but not of those within it.
+    /// Rewrites the conditions of one SELECT, but not of those within it.
     pub(super) fn rewrite(&mut self, select: &mut Select) -> Result<()> {
         for condition in [&mut select.selection, &mut select.having].into_iter().flatten() {
             self.condition(condition, true)?;
@@ -44,7 +44,7 @@ impl Memberships {
         Ok(())
     }
 
-    /// A part of a condition that a row has to fulfil; `top` says that each row has to.
+    /// Rewrites a part of a condition. `top` is true if every row has to fulfil it.
     fn condition(&mut self, expr: &mut Expr, top: bool) -> Result<()> {
         match expr {
             Expr::Nested(inner) => self.condition(inner, top),
@@ -65,7 +65,7 @@ impl Memberships {
         }
     }
 
-    /// Writes every membership of an expression again.
+    /// Rewrites every membership of an expression.
     fn everywhere(&mut self, expr: &mut Expr) -> Result<()> {
         match expr.visit(&mut Everywhere { memberships: self, depth: 0 }) {
             ControlFlow::Continue(()) => Ok(()),
@@ -81,7 +81,7 @@ impl Memberships {
         self.rewritten += 1;
         if self.rewritten > MAX {
             return plan_err!(
-                "a statement takes at most {MAX} `IN (SELECT …)` outside of plain conditions"
+                "a statement may have at most {MAX} `IN (SELECT …)` outside of plain conditions"
             );
         }
         let exists = |subquery| Expr::Exists { subquery: Box::new(subquery), negated: false };
@@ -109,7 +109,7 @@ impl Memberships {
     }
 }
 
-/// Writes the memberships of one expression again, but not those of its subqueries.
+/// Rewrites the memberships of one expression, but not those of its subqueries.
 struct Everywhere<'a> {
     memberships: &'a mut Memberships,
     depth: usize,
@@ -139,8 +139,8 @@ impl VisitorMut for Everywhere<'_> {
     }
 }
 
-/// Returns whether an expression names a column: DataFusion minds nulls on the other side only
-/// then.
+/// Returns true if an expression names a column. Only then does DataFusion handle nulls on the
+/// other side.
 fn has_column(expr: &Expr) -> bool {
     struct Finds;
     impl Visitor for Finds {
@@ -155,12 +155,12 @@ fn has_column(expr: &Expr) -> bool {
     expr.visit(&mut Finds).is_break()
 }
 
-/// A query for the rows of a subquery whose value is null.
+/// Returns a query for the rows of a subquery whose value is null.
 fn nulls_of(subquery: &Query) -> Result<Query> {
     if let Some(plain) = plain_nulls_of(subquery) {
         return Ok(plain);
     }
-    let template = || plan_datafusion_err!("`IN (SELECT …)` cannot be written anew");
+    let template = || plan_datafusion_err!("`IN (SELECT …)` cannot be rewritten");
     let mut query = Parser::new(&PostgresPrecedence).try_with_sql(NULLS)?.parse_query()?;
     let SetExpr::Select(select) = query.body.as_mut() else { return Err(template()) };
     let relation = select.from.first_mut().map(|table| &mut table.relation);
@@ -171,8 +171,8 @@ fn nulls_of(subquery: &Query) -> Result<Query> {
     Ok(*query)
 }
 
-/// The same where the value can be asked for in the subquery's own condition, as it must be if that
-/// names outer columns.
+/// Returns such a query with the test for null in the subquery's own condition. This is required if
+/// the value refers to outer columns.
 fn plain_nulls_of(subquery: &Query) -> Option<Query> {
     let mut query = subquery.clone();
     if query.limit_clause.is_some() || query.fetch.is_some() || query.with.is_some() {

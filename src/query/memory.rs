@@ -1,14 +1,14 @@
-//! The memory that statements and exports may take, each kind from a budget of its own, shared out
-//! among organisations.
+//! Memory of statements and exports. Each kind has a budget of its own, which is shared among
+//! organisations.
 //!
-//! An organisation's statements together take at most half of what the others leave of a budget, so
-//! that whoever comes next still finds some: one organisation alone gets a half, a second one a
-//! quarter, and so on. The operator gets seven eighths of what the others leave. Within an
-//! organisation, consumers that can spill divide evenly what its other consumers leave, as in
+//! The statements of an organisation together take at most half of what the others leave of a
+//! budget, so that some is left for the next one: one organisation alone gets a half, a second one
+//! a quarter, and so on. The operator gets seven eighths of what the others leave. Within an
+//! organisation, consumers that can spill share evenly what its other consumers leave, as in
 //! DataFusion's own fair pool.
 //!
-//! Upkeep has no budget: it bounds what it opens before it opens it, and runs one piece of work at
-//! a time.
+//! Maintenance has no budget: it limits what it opens before it opens it, and runs one task at a
+//! time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,16 +21,16 @@ use datafusion::execution::memory_pool::{
 };
 use parking_lot::Mutex;
 
-/// Consumers that an error names.
+/// Maximum number of consumers that an error names.
 const TOP: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
-/// What was read of files is counted, and refused only when a budget holds so many times its size:
-/// a reader cannot spill, and the others make room for it.
+/// Factor of the budget beyond which reads of files are refused. Up to it they are only counted: a
+/// reader cannot spill, and other consumers make room for it.
 const MAX_OVERDRAWN: usize = 2;
 
-/// Who takes memory: an organisation, or the operator, who has no name.
+/// Owner of memory: an organisation, or `None` for the operator.
 pub(super) type Owner = Option<String>;
 
-/// What is left to an owner of a total, of which others use a part.
+/// Returns the bytes that an owner may take of a total, if others use `others`.
 pub(super) fn allowance(owner: &Owner, total: u64, others: u64) -> u64 {
     let left = total.saturating_sub(others);
     match owner {
@@ -42,11 +42,11 @@ pub(super) fn allowance(owner: &Owner, total: u64, others: u64) -> u64 {
 /// Memory that statements share.
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
-    /// The setting that it comes from.
+    /// Setting that the budget comes from.
     pub(super) setting: &'static str,
     total: usize,
-    /// Whether consumers that cannot spill may take all of it while nobody else uses it: so that a
-    /// giant row passes where half of the budget is too little for it.
+    /// True if consumers that cannot spill may take the whole budget while nobody else uses it: so
+    /// a giant row passes for which half of the budget is too little.
     whole_if_alone: bool,
     state: Mutex<State>,
 }
@@ -57,15 +57,15 @@ struct State {
     accounts: HashMap<Owner, Account>,
 }
 
-/// What one owner uses.
+/// Memory of one owner.
 #[derive(Debug, Default)]
 struct Account {
     /// Bytes of consumers that cannot spill, and of those that can.
     fixed: usize,
     spillable: usize,
-    /// Consumers that can spill.
+    /// Number of consumers that can spill.
     spillers: usize,
-    /// Statements that run.
+    /// Number of running statements.
     statements: usize,
 }
 
@@ -81,19 +81,21 @@ impl MemoryBudget {
         Arc::new(Self { setting, total, whole_if_alone: false, state: Mutex::default() })
     }
 
-    /// A budget for exports, of which there are few, and which must get past the biggest row.
+    /// Creates a budget for exports. There are few of them, and each must be able to process the
+    /// largest row.
     pub(super) fn for_exports(setting: &'static str, bytes: u64) -> Arc<Self> {
         let total = usize::try_from(bytes).unwrap_or(usize::MAX);
         Arc::new(Self { setting, total, whole_if_alone: true, state: Mutex::default() })
     }
 
-    /// The pool of one statement of an owner. Errors of the pool name its biggest consumers.
+    /// Returns the pool of one statement of an owner. Errors of the pool name its largest
+    /// consumers.
     pub(super) fn pool(self: &Arc<Self>, owner: Owner) -> Arc<dyn MemoryPool> {
         self.state.lock().accounts.entry(owner.clone()).or_default().statements += 1;
         Arc::new(TrackConsumersPool::new(StatementPool { budget: Arc::clone(self), owner }, TOP))
     }
 
-    /// Bytes that an owner may have in all, as things are.
+    /// Returns the bytes that an owner may take in total at the moment.
     pub(super) fn allowance(&self, owner: &Owner) -> u64 {
         let state = self.state.lock();
         let own = state.accounts.get(owner).map_or(0, Account::used);
@@ -101,7 +103,7 @@ impl MemoryBudget {
     }
 }
 
-/// The pool of one statement; all of it goes to the account of its owner.
+/// Pool of one statement, which is charged to the account of its owner.
 #[derive(Debug)]
 struct StatementPool {
     budget: Arc<MemoryBudget>,
@@ -112,7 +114,7 @@ impl StatementPool {
     fn with<T>(&self, work: impl FnOnce(&mut usize, &mut Account) -> T) -> T {
         let mut state = self.budget.state.lock();
         let State { used, accounts } = &mut *state;
-        // The entry stays until the last statement of its owner ends, and this is one.
+        // The account stays until its last statement ends, and this is one of them.
         work(used, accounts.entry(self.owner.clone()).or_default())
     }
 }
@@ -155,9 +157,10 @@ impl MemoryPool for StatementPool {
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         self.with(|used, account| {
             *used += additional;
-            match reservation.consumer().can_spill() {
-                true => account.spillable += additional,
-                false => account.fixed += additional,
+            if reservation.consumer().can_spill() {
+                account.spillable += additional;
+            } else {
+                account.fixed += additional;
             }
         });
     }
@@ -165,9 +168,10 @@ impl MemoryPool for StatementPool {
     fn shrink(&self, reservation: &MemoryReservation, less: usize) {
         self.with(|used, account| {
             *used = used.saturating_sub(less);
-            let of_kind = match reservation.consumer().can_spill() {
-                true => &mut account.spillable,
-                false => &mut account.fixed,
+            let of_kind = if reservation.consumer().can_spill() {
+                &mut account.spillable
+            } else {
+                &mut account.fixed
             };
             *of_kind = of_kind.saturating_sub(less);
         });
@@ -178,34 +182,31 @@ impl MemoryPool for StatementPool {
         let granted = self.with(|used, account| {
             let others = *used - account.used();
             let most = allowance(&self.owner, total as u64, others as u64);
-            let most = match self.budget.whole_if_alone
-                && others == 0
-                && !reservation.consumer().can_spill()
-            {
-                true => total,
-                false => usize::try_from(most).unwrap_or(usize::MAX),
-            };
+            let most =
+                if self.budget.whole_if_alone && others == 0 && !reservation.consumer().can_spill()
+                {
+                    total
+                } else {
+                    usize::try_from(most).unwrap_or(usize::MAX)
+                };
             let free = most.saturating_sub(account.used()).min(total.saturating_sub(*used));
-            let fits = match reservation.consumer().can_spill() {
-                true => {
-                    let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
-                    additional <= free && reservation.size().saturating_add(additional) <= each
-                }
-                false => additional <= free,
+            let fits = if reservation.consumer().can_spill() {
+                let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
+                additional <= free && reservation.size().saturating_add(additional) <= each
+            } else {
+                additional <= free
             };
             if fits {
                 *used += additional;
-                match reservation.consumer().can_spill() {
-                    true => account.spillable += additional,
-                    false => account.fixed += additional,
+                if reservation.consumer().can_spill() {
+                    account.spillable += additional;
+                } else {
+                    account.fixed += additional;
                 }
             }
             fits
         });
-        match granted {
-            true => Ok(()),
-            false => Err(refused(&self.budget, reservation, additional)),
-        }
+        if granted { Ok(()) } else { Err(refused(&self.budget, reservation, additional)) }
     }
 
     fn reserved(&self) -> usize {
@@ -231,7 +232,8 @@ fn refused(
     ))
 }
 
-/// Counts bytes that were read for a statement. Fails where the pool holds far more than it should.
+/// Counts bytes that were read for a statement. Returns an error if the pool holds far more than
+/// its budget.
 pub(super) fn count_read(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<MemoryReservation> {
     let reservation = MemoryConsumer::new("reading").register(pool);
     let MemoryLimit::Finite(total) = pool.memory_limit() else { return Ok(reservation) };
@@ -276,16 +278,18 @@ mod tests {
         drop(held);
         drop(pools);
         assert_eq!(budget.state.lock().used, 0);
-        assert!(budget.state.lock().accounts.is_empty(), "nothing stays of owners that are gone");
+        assert!(budget.state.lock().accounts.is_empty(), "accounts without statements are removed");
     }
 
     #[test]
     fn a_giant_row_of_an_export_takes_all_while_nobody_else_is_there() {
         let budget = MemoryBudget::for_exports("export_memory_bytes", 1_000);
-        let (acme, zen) = (budget.pool(organisation("acme")), budget.pool(organisation("zen")));
-        let (giant, sorting, other) =
-            (consumer(&acme, false), consumer(&acme, true), consumer(&zen, false));
-        assert!(sorting.try_grow(501).is_err(), "what can spill keeps to its half");
+        let acme = budget.pool(organisation("acme"));
+        let zen = budget.pool(organisation("zen"));
+        let giant = consumer(&acme, false);
+        let sorting = consumer(&acme, true);
+        let other = consumer(&zen, false);
+        assert!(sorting.try_grow(501).is_err(), "a consumer that can spill is limited to its half");
         giant.try_grow(1_000).unwrap();
         giant.shrink(900);
         other.try_grow(100).unwrap();
@@ -295,8 +299,10 @@ mod tests {
     #[test]
     fn the_operator_leaves_an_eighth() {
         let budget = MemoryBudget::new("query_memory_bytes", 800);
-        let (operator, acme) = (budget.pool(None), budget.pool(organisation("acme")));
-        let (a, b) = (consumer(&operator, false), consumer(&acme, false));
+        let operator = budget.pool(None);
+        let acme = budget.pool(organisation("acme"));
+        let a = consumer(&operator, false);
+        let b = consumer(&acme, false);
         assert!(a.try_grow(701).is_err());
         a.try_grow(700).unwrap();
         assert!(b.try_grow(51).is_err());
@@ -310,7 +316,8 @@ mod tests {
         let pool = budget.pool(organisation("acme"));
         let fixed = consumer(&pool, false);
         fixed.try_grow(100).unwrap();
-        let (one, two) = (consumer(&pool, true), consumer(&pool, true));
+        let one = consumer(&pool, true);
+        let two = consumer(&pool, true);
         one.try_grow(200).unwrap();
         assert!(one.try_grow(1).is_err());
         two.try_grow(200).unwrap();

@@ -1,7 +1,7 @@
-//! What a running query may still use up, for code that DataFusion calls: its time and its memory.
+//! Limits of time and memory of a running query, for code that DataFusion calls.
 //!
 //! DataFusion can end a query only where a task yields. Rules of the planner and functions over a
-//! batch do not yield, so they ask the meter of their query, which travels with the session's
+//! batch do not yield, so they check the meter of their query, which is part of the session's
 //! options.
 
 use std::any::Any;
@@ -19,7 +19,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use tokio::time::Instant;
 
-/// The meter of one query; cheap to clone.
+/// Meter of one query. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Meter(Arc<Inner>);
 
@@ -32,11 +32,11 @@ struct Inner {
     constants: Mutex<Vec<MemoryReservation>>,
 }
 
-/// The query has passed its deadline, or nobody waits for it.
+/// Error of a query that has passed its deadline or was cancelled by its reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CalledOff;
 
-/// Calls the query off when it is dropped.
+/// Cancels the query when it is dropped.
 #[derive(Debug)]
 pub(super) struct CallOff(Meter);
 
@@ -46,21 +46,22 @@ impl Meter {
         Self(Arc::new(Inner { deadline, called_off: AtomicBool::new(false), pool, constants }))
     }
 
-    /// The meter of the query that these options belong to.
+    /// Returns the meter of the query that these options belong to.
     pub(super) fn from_options(options: &ConfigOptions) -> Option<&Self> {
         options.extensions.get::<Self>()
     }
 
-    /// Fails if the query should not go on.
+    /// Returns an error if the query should end.
     pub(super) fn check(&self) -> Result<()> {
         let overdue = self.0.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        match overdue || self.0.called_off.load(Ordering::Relaxed) {
-            true => Err(DataFusionError::External(Box::new(CalledOff))),
-            false => Ok(()),
+        if overdue || self.0.called_off.load(Ordering::Relaxed) {
+            Err(DataFusionError::External(Box::new(CalledOff)))
+        } else {
+            Ok(())
         }
     }
 
-    /// Takes memory of the pool of all queries.
+    /// Reserves memory of the pool of all queries.
     pub(super) fn reserve(&self, bytes: usize) -> Result<MemoryReservation> {
         let reservation = MemoryConsumer::new("results of functions").register(&self.0.pool);
         reservation.try_grow(bytes)?;
@@ -72,7 +73,7 @@ impl Meter {
         self.0.constants.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
 
-    /// A guard that calls the query off when it is dropped.
+    /// Returns a guard that cancels the query when it is dropped.
     pub(super) fn call_off(&self) -> CallOff {
         CallOff(self.clone())
     }
@@ -86,7 +87,7 @@ impl Drop for CallOff {
 
 impl std::fmt::Display for CalledOff {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the query was called off")
+        f.write_str("the query was cancelled")
     }
 }
 
@@ -105,7 +106,7 @@ impl ExtensionOptions for Meter {
         self
     }
 
-    /// The same meter: it is no option, and what it counts is counted once.
+    /// Shares the meter: it is not an option, and its state must not be copied.
     fn cloned(&self) -> Box<dyn ExtensionOptions> {
         Box::new(self.clone())
     }
@@ -119,7 +120,7 @@ impl ExtensionOptions for Meter {
     }
 }
 
-/// The rule between two rules of the planner: ends a statement whose planning takes too long.
+/// Checks the deadline between two rules of the planner.
 #[derive(Debug)]
 struct Checkpoint;
 
@@ -163,7 +164,7 @@ impl PhysicalOptimizerRule for Checkpoint {
     }
 }
 
-/// Checks the deadline before each rule of the optimizer.
+/// Adds a check of the deadline before each rule of the optimizer.
 pub(super) fn between_rules(
     rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
@@ -171,7 +172,7 @@ pub(super) fn between_rules(
     rules.into_iter().flat_map(with_check).collect()
 }
 
-/// Checks the deadline before each rule of the physical optimizer.
+/// Adds a check of the deadline before each rule of the physical optimizer.
 pub(super) fn between_steps(
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {

@@ -1,16 +1,16 @@
-//! SQL over a Scene: what a statement may see and do, what it may use up, and how it is called off.
+//! SQL over a [`QueryContext`]: the visibility of data, limits of resources, and cancellation.
 //!
-//! A session sees one View and a few small tables, and nothing else: no files, no URLs, no writes.
-//! Which rows of the View it sees ([`ReadScope`]: organisation, workspace, retention, erasures,
-//! bodies) is part of the table that it is given, below SQL, so no statement can reach around it.
+//! A session has one View and a few small tables, and nothing else: no files, no URLs, no writes.
+//! The visible rows of the View ([`ReadScope`]: organisation, workspace, retention, erasures,
+//! bodies) are decided in the table provider, below SQL, so no statement can bypass that.
 //!
-//! A query with a time limit runs on threads that its organisation alone has (`lanes`), in a place
-//! among those that run at once (`places`); other work runs on the engine's threads. It hands its
-//! batches over through a short queue, so a slow client holds the query back, and dropping the
-//! answer ends it. Memory and disk space come from what all queries share (`resources`); time and
-//! rows are bounded per query; passing a bound is an error, never a shortened answer. A batch is
-//! bounded by what the functions of a statement make of it (`functions`), by its constants
-//! (`plan_size`) and by the bodies that it reads (`wide`).
+//! A query with a time limit runs on threads of its organisation ([`query_threads`]), in one of a
+//! limited number of places ([`places`]); other work runs on the engine's threads. It delivers its
+//! batches through a short queue, so a slow client slows the query down, and dropping the answer
+//! cancels it. Memory and disk space are shared by all queries ([`resources`]); time and rows are
+//! limited per query. Exceeding a limit is an error, never a shortened answer. The size of a batch
+//! is limited by the functions of a statement ([`functions`]), by its constants ([`plan_size`]) and
+//! by the bodies that it reads ([`wide`]).
 
 mod casts;
 mod context;
@@ -96,35 +96,35 @@ use places::{Owner, Place, Places};
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 pub use query_threads::STACK_BYTES;
-use query_threads::{Lanes, Ticket};
+use query_threads::{QueryThreads, ThreadLease};
 pub use read_scope::ReadScope;
 use session::{SessionTables, Started};
 pub use weight::Weight;
 use withhold::Withheld;
 pub use withhold::{A_STATEMENT, Reads, refused_text};
 
-/// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
+/// Bound parameters by name, without the `$`. Positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
 
-/// The store's name in plans; it never leaves the process.
+/// URL of the store in plans. It never leaves the process.
 const STORE_URL: &str = "gatelog://table";
-/// Longest statement, in bytes; planning takes stack by the length.
+/// Maximum length of a statement, in bytes. Planning takes stack in proportion to it.
 const MAX_TEXT: usize = 128 << 10;
-/// Footers that are read at once to weigh files.
+/// Number of footers that are read concurrently to weigh files.
 const FOOTERS_AT_ONCE: usize = 8;
-/// Batches that wait for a slow reader.
+/// Number of batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;
 
-/// The rows of a query, batch by batch. Dropping it calls the query off.
+/// Rows of a query, batch by batch. Dropping it cancels the query.
 pub struct Answer {
-    /// The columns.
+    /// Columns of the rows.
     pub schema: SchemaRef,
     /// Columns that are withheld from the reader and null in the rows, such as `request.body`.
     pub withheld: Vec<String>,
-    /// Columns of the rows that are computed from withheld ones, with these: of analytics alone,
-    /// and worth nothing.
+    /// Columns of the rows that are computed from withheld ones, with these. Only analytics have
+    /// such columns; their values are meaningless.
     pub figures: BTreeMap<String, BTreeSet<String>>,
-    /// The rows, in order if the query orders them.
+    /// Rows, in order if the query orders them.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
@@ -137,26 +137,26 @@ impl std::fmt::Debug for Answer {
 /// A named query that SQL may use as a view.
 #[derive(Clone, Debug)]
 pub struct NamedView {
-    /// Its name.
+    /// Name of the view.
     pub name: &'static str,
-    /// Its text, without an order of rows: a view that sorts makes every query over it sort.
+    /// SQL text, without an order of rows: a view that sorts makes every query over it sort.
     pub sql: &'static str,
-    /// The values of its parameters when it is used as a view.
+    /// Values of its parameters as a view.
     pub params: ParamValues,
 }
 
-/// What one query may use up.
+/// Limits of one query.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long it may run.
+    /// Maximum run time.
     pub timeout: Option<Duration>,
-    /// How many rows it may return.
+    /// Maximum number of rows.
     pub max_rows: Option<u64>,
-    /// Rows of a batch.
+    /// Number of rows in a batch.
     pub batch_rows: Option<usize>,
-    /// How the table's files are read.
+    /// Order in which the table's files are read.
     pub ordering: FileOrdering,
-    /// How the statement may read withheld columns.
+    /// Treatment of withheld columns in the statement.
     pub reads: Reads,
 }
 
@@ -166,9 +166,9 @@ pub struct Queries {
     resources: resources::Resources,
     paths: [object_store::path::Path; 2],
     views: Vec<NamedView>,
-    /// Where work without a time limit runs, which is nobody's in particular.
+    /// Runtime for work without a time limit, which belongs to no organisation.
     work: Handle,
-    lanes: Lanes,
+    threads: QueryThreads,
     places: Arc<Places>,
     running: Arc<AtomicU64>,
     limits: Limits,
@@ -181,8 +181,8 @@ impl std::fmt::Debug for Queries {
 }
 
 impl Queries {
-    /// Prepares sessions over the tables of the store. Queries without a time limit run on `work`,
-    /// as do reads of a bucket.
+    /// Creates sessions over the tables of the store. Queries without a time limit, and reads of a
+    /// bucket, run on `work`.
     pub fn new(
         config: &Config,
         store: &Store,
@@ -197,7 +197,7 @@ impl Queries {
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
             work,
-            lanes: Lanes::new(threads(config), all),
+            threads: QueryThreads::new(threads(config), all),
             places: Places::new(all, share),
             running: Arc::new(AtomicU64::new(0)),
             limits: Limits {
@@ -210,17 +210,17 @@ impl Queries {
         })
     }
 
-    /// The limits of an ordinary query.
+    /// Returns the limits of an ordinary query.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Queries that run now.
+    /// Returns the number of running queries.
     pub fn running(&self) -> u64 {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Runs one read-only statement over the Scene.
+    /// Runs one read-only statement.
     pub async fn sql(
         &self,
         query_context: impl Into<QueryContext>,
@@ -230,7 +230,7 @@ impl Queries {
         self.run(query_context, text, bind(params)?, self.limits).await
     }
 
-    /// Runs a statement with typed parameters and limits of its own.
+    /// Runs a statement with typed parameters and the given limits.
     pub async fn run(
         &self,
         query_context: impl Into<QueryContext>,
@@ -241,18 +241,18 @@ impl Queries {
         let query_context: QueryContext = query_context.into();
         if text.len() > MAX_TEXT {
             return Err(Error::limit(format!(
-                "the statement has {} bytes; at most {MAX_TEXT} are taken",
+                "the statement has {} bytes; the maximum is {MAX_TEXT}",
                 text.len()
             )));
         }
-        // Work without a time limit waits for its reader, so it must not keep queries that have one
-        // from running.
+        // Work without a time limit waits for its reader, so it must not take the place of queries
+        // with one.
         let seat = match limits.timeout {
             Some(timeout) => Some(self.seat(&query_context, timeout).await?),
             None => None,
         };
         let threads =
-            seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.ticket.handle())?;
+            seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.threads.handle())?;
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
         let granted = self.resources.grant(self.base.runtime_env(), &query_context, limits)?;
         let meter = Meter::new(deadline, Arc::clone(&granted.runtime.memory_pool));
@@ -266,19 +266,18 @@ impl Queries {
             let has_own_threads = seat.is_some();
             let _held = (seat, running);
             let work = async {
-                let Started { rows: mut stream, withheld } = match has_own_threads {
-                    true => planning.start().await?,
-                    // Planning does not yield, so it has a thread to itself, and holds up no flush.
-                    false => {
-                        let here = Handle::current();
-                        let planned =
-                            tokio::task::spawn_blocking(move || here.block_on(planning.start()));
-                        planned.await.map_err(|cause| {
-                            Error::internal("planning panicked").with_source(cause)
-                        })??
-                    }
+                let Started { rows: mut stream, withheld } = if has_own_threads {
+                    planning.start().await?
+                } else {
+                    // Planning does not yield, so it runs on a blocking thread and delays no flush.
+                    let here = Handle::current();
+                    let planned =
+                        tokio::task::spawn_blocking(move || here.block_on(planning.start()));
+                    planned.await.map_err(|cause| {
+                        Error::internal("planning panicked").with_source(cause)
+                    })??
                 };
-                // A reader that is gone needs no schema, and the queue says so next.
+                // If the reader is gone, sending to the queue fails next.
                 let _ = schema_out.send((stream.schema(), withheld));
                 let mut rows = 0;
                 while let Some(batch) = stream.next().await {
@@ -294,7 +293,8 @@ impl Queries {
             let ended = match deadline {
                 Some(deadline) => {
                     let ended = tokio::time::timeout_at(deadline, work).await;
-                    // What ends a query from within says no more than that it was called off.
+                    // The error of a query that ended at its own check does not say why, so the
+                    // clock decides.
                     let overdue = ended.is_err() || Instant::now() >= deadline;
                     let failed = !matches!(ended, Ok(Ok(())));
                     if overdue && failed {
@@ -316,17 +316,17 @@ impl Queries {
         .await
     }
 
-    /// A place among the queries that run at once, and threads of the organisation that asks.
+    /// Waits for a place among the running queries, and for threads of the organisation.
     async fn seat(&self, query_context: &QueryContext, timeout: Duration) -> Result<Seat> {
         let owner: Owner = query_context
             .read_scope
             .as_ref()
             .and_then(|read_scope| read_scope.organisation.clone());
         let place = self.places.take(&owner, timeout).await?;
-        Ok(Seat { ticket: self.lanes.take(&owner)?, _place: place })
+        Ok(Seat { threads: self.threads.take(&owner)?, _place: place })
     }
 
-    /// What the planning of a statement needs.
+    /// Collects the input of the planning of a statement.
     fn planning(
         &self,
         query_context: QueryContext,
@@ -357,8 +357,7 @@ impl Queries {
         Planning { session, around, text: text.to_owned(), params }
     }
 
-    /// Runs a statement that merges files in the order that they are sorted by, without limits of
-    /// time and rows.
+    /// Runs a statement that merges files in their sort order, without limits of time and rows.
     pub async fn merge(
         &self,
         query_context: impl Into<QueryContext>,
@@ -369,11 +368,11 @@ impl Queries {
         self.ordered(query_context.into(), text, params, (batch_rows, FileOrdering::Always)).await
     }
 
-    /// Runs a statement that gives rows in the order of the table, without limits of time and rows,
-    /// by merging files or by sorting.
+    /// Runs a statement that returns rows in the order of the table, without limits of time and
+    /// rows, by merging files or by sorting.
     ///
-    /// A merge holds a batch of every file: if they do not fit, it is begun again with smaller
-    /// batches, down to single rows, and then as a sort, which goes to disk.
+    /// A merge holds a batch of every file. If they do not fit, it is started again with smaller
+    /// batches, down to single rows, and then as a sort, which spills to disk.
     pub async fn ordered(
         &self,
         query_context: QueryContext,
@@ -408,8 +407,8 @@ impl Queries {
         }
     }
 
-    /// Weighs files as read by these columns, such as `id` and `request.body`; none means all
-    /// columns. Reads footers only, which stay in the cache for whoever reads the files next.
+    /// Returns the weight of files for a reader of these columns, such as `id` and `request.body`.
+    /// `None` means all columns. Reads only footers, which stay in the cache for later readers.
     pub async fn weigh(
         &self,
         rows: Rows,
@@ -427,31 +426,31 @@ impl Queries {
         weights.buffered(FOOTERS_AT_ONCE).try_collect().await
     }
 
-    /// Memory that an export over the scene may take, as things are.
+    /// Returns the bytes that an export may take at the moment.
     pub fn export_room(&self, query_context: &QueryContext) -> u64 {
         self.resources.export_room(query_context)
     }
 
-    /// Memory that each of the readers may hold that upkeep has for one file.
+    /// Returns the bytes that maintenance may hold for each reader of a file.
     pub fn reader_bytes(&self) -> u64 {
-        self.resources.upkeep_bytes / self.base.config().target_partitions().max(1) as u64
+        self.resources.maintenance_bytes / self.base.config().target_partitions().max(1) as u64
     }
 
-    /// Memory that upkeep may hold beside the row groups that it writes.
-    pub fn upkeep_bytes(&self) -> u64 {
-        self.resources.upkeep_bytes
+    /// Returns the bytes that maintenance may hold beside the row groups that it writes.
+    pub fn maintenance_bytes(&self) -> u64 {
+        self.resources.maintenance_bytes
     }
 }
 
-/// What a query with a time limit holds while it runs. The threads stay with the organisation until
+/// Place and threads of a query with a time limit. The threads stay with the organisation until
 /// nothing runs on them.
 #[derive(Debug)]
 struct Seat {
-    ticket: Ticket,
+    threads: ThreadLease,
     _place: Place,
 }
 
-/// A statement that is about to be planned.
+/// A statement before its planning.
 struct Planning {
     session: SessionContext,
     around: SessionTables,
@@ -465,8 +464,8 @@ impl Planning {
     }
 }
 
-/// The batches of a running query. It passes its deadline here too, since its own threads may be
-/// busy.
+/// Batches of a running query. The deadline is checked here too, since the query's own threads may
+/// be busy.
 struct Batches {
     queue: mpsc::Receiver<Result<RecordBatch>>,
     task: Option<AbortOnDropHandle<()>>,
@@ -492,7 +491,7 @@ impl Batches {
     }
 }
 
-/// Turns the two channels of a running query into its answer: the schema first, or the error that
+/// Converts the two channels of a running query to its answer: first the schema, or the error that
 /// came instead.
 async fn answer(
     schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>,
@@ -512,8 +511,8 @@ async fn answer(
         if let Some(batch) = batches.next().await {
             return Some((batch, batches));
         }
-        // The queue closes when the query ends; if it ended by a panic, the answer is not whole and
-        // must say so.
+        // The queue closes when the query ends. If it ended by a panic, the answer is incomplete
+        // and must end with an error.
         let ended = batches.task.take()?.await;
         let error =
             ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
@@ -555,7 +554,7 @@ fn too_long(limits: Limits) -> Error {
     ))
 }
 
-/// Threads that a configuration asks for.
+/// Returns the number of threads of a configuration.
 pub fn threads(config: &Config) -> usize {
     match usize::try_from(config.threads).unwrap_or(1) {
         0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
@@ -563,7 +562,7 @@ pub fn threads(config: &Config) -> usize {
     }
 }
 
-/// Queries that run at once, and how many of them may be one organisation's.
+/// Returns the maximum number of concurrent queries, in total and of one organisation.
 fn places(config: &Config) -> [usize; 2] {
     let all = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
     let share = match usize::try_from(config.query_share).unwrap_or(usize::MAX >> 4) {
@@ -573,7 +572,7 @@ fn places(config: &Config) -> [usize; 2] {
     [all, share]
 }
 
-/// JSON values as DataFusion's parameters.
+/// Converts JSON values to DataFusion's parameters.
 fn bind(params: &Params) -> Result<ParamValues> {
     let mut named = HashMap::new();
     for (name, value) in params {

@@ -1,8 +1,8 @@
-//! The SQL function `canonical_model(ai_org, ai_model)`: the one name of a model, however its
-//! source spells it.
+//! The SQL function `canonical_model(ai_org, ai_model)`: the canonical name of a model, one for all
+//! spellings.
 //!
-//! A function and no stored column: old records have the name too, it follows the rules as they
-//! grow, and the form of exports stays as it is.
+//! It is a function rather than a stored column: old records have the name too, it follows changes
+//! of the rules, and the format of exports stays the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 
 use crate::ingest::names::canonical_model;
 
-/// The function, to be registered with a session.
+/// Creates the function.
 pub fn function() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(CanonicalModel {
         signature: Signature::string(2, Volatility::Immutable),
@@ -61,7 +61,8 @@ impl ScalarUDFImpl for CanonicalModel {
     }
 }
 
-/// The names of models, row by row. A batch has few different ones, so each is worked out once.
+/// Returns the canonical names of models, row by row. A batch has few distinct models, so each is
+/// computed once.
 fn canonical(providers: &StringViewArray, models: &StringViewArray) -> StringViewArray {
     let mut known: HashMap<(Option<&str>, &str), String> = HashMap::new();
     for (provider, model) in providers.iter().zip(models.iter()) {

@@ -1,11 +1,11 @@
 //! Names the columns of an answer as the statement writes them.
 //!
 //! DataFusion names a column without an alias by its own form of the expression, as
-//! `count(Int64(1))` or `sum(logs.total_units) + Int64(1)`. Here it is what stands in the
-//! statement, with functions in lower case: `count(1)`, `sum(total_units) + 1`, and `request.body`
-//! for a part of a column. A step above the plan does it, so that nothing below sees another name.
-//! Queries in FROM and WITH get aliases in the statement itself ([`name_inner`]), since `select *`
-//! over them shows their names.
+//! `count(Int64(1))` or `sum(logs.total_units) + Int64(1)`. The answer has the text of the
+//! statement instead, with functions in lower case: `count(1)`, `sum(total_units) + 1`, and
+//! `request.body` for a part of a column. A step above the plan renames the columns, so that the
+//! steps below are unaffected. Queries in FROM and WITH get aliases in the statement itself
+//! ([`name_inner`]), since `select *` over them shows their names.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -21,26 +21,26 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::record::{COLUMNS, Kind};
 
-/// The names of columns, where the statement names none itself.
+/// Names of columns without an alias.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// From the first column on, up to one that stands for many.
+    /// Names from the first column on, up to one that expands to many.
     first: Vec<Option<Name>>,
-    /// From the last column back, in this order, down to one that stands for many.
+    /// Names from the last column back, in this order, down to one that expands to many.
     last: Vec<Option<Name>>,
 }
 
-/// How a column without an alias is written.
+/// Text of a column without an alias.
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
-    /// As an expression.
+    /// An expression.
     Text(String),
-    /// As names with dots between: a column with its table, or a part of a column.
+    /// Names separated by dots: a column with its table, or a part of a column.
     Path(Vec<String>),
 }
 
 impl Names {
-    /// The names of a statement that was not rewritten yet.
+    /// Collects the names of a statement that has not been rewritten yet.
     pub(super) fn from_statement(statement: &Statement) -> Self {
         let Statement::Statement(tree) = statement else { return Self::default() };
         let Tree::Query(query) = tree.as_ref() else { return Self::default() };
@@ -64,7 +64,7 @@ impl Names {
         Self { first, last }
     }
 
-    /// The name of a column, by its place; `planned` is the one that it has.
+    /// Returns the name of a column, by its position. `planned` is its name in the plan.
     fn at(&self, place: usize, columns: usize, planned: &str) -> Option<String> {
         let first = self.first.get(place);
         let last = || self.last.get(columns.checked_sub(place + 1)?);
@@ -74,7 +74,7 @@ impl Names {
         }
     }
 
-    /// Gives the columns of a query their names. Two columns never get the same one.
+    /// Renames the columns of a query. All names stay unique.
     pub(super) fn give(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         if matches!(
             plan,
@@ -98,14 +98,11 @@ impl Names {
                 None => exprs.push(column),
             }
         }
-        match named {
-            true => LogicalPlanBuilder::from(plan).project(exprs)?.build(),
-            false => Ok(plan),
-        }
+        if named { LogicalPlanBuilder::from(plan).project(exprs)?.build() } else { Ok(plan) }
     }
 }
 
-/// The SELECT that names the columns: of a union, the first one.
+/// Returns the SELECT that names the columns. For a union it is the first one.
 fn first_select(body: &SetExpr) -> Option<&Select> {
     match body {
         SetExpr::Select(select) => Some(select),
@@ -124,8 +121,8 @@ fn first_select_mut(body: &mut SetExpr) -> Option<&mut Select> {
     }
 }
 
-/// The name of an expression; none for one with an alias, and for a column alone, which has its
-/// own.
+/// Returns the name of an expression. `None` for one with an alias, and for a plain column, which
+/// keeps its name.
 fn name_of(item: &SelectItem) -> Option<Name> {
     let SelectItem::UnnamedExpr(expr) = item else { return None };
     let mut inner = expr;
@@ -139,13 +136,13 @@ fn name_of(item: &SelectItem) -> Option<Name> {
     }
 }
 
-/// A name without quotes, as it is looked up.
+/// Returns a name without quotes, as it is looked up.
 fn plain(name: &Ident) -> String {
     if name.quote_style.is_none() { name.value.to_lowercase() } else { name.value.clone() }
 }
 
-/// The name of a part of a column, as `request.body`, whose planned name is `logs.request[body]`;
-/// none for a whole column.
+/// Returns the name of a part of a column, as `request.body`, whose name in the plan is
+/// `logs.request[body]`. `None` for a whole column.
 fn part_name(path: &[String], planned: &str) -> Option<String> {
     if path.last().is_some_and(|last| last == planned) {
         return None;
@@ -154,7 +151,7 @@ fn part_name(path: &[String], planned: &str) -> Option<String> {
     Some(path[path.len().saturating_sub(deep + 1)..].join("."))
 }
 
-/// Gives the columns of queries in FROM and WITH aliases where they have none.
+/// Adds aliases to the columns of queries in FROM and WITH that have none.
 pub(super) fn name_inner(tree: &mut Tree) {
     struct Inner;
     impl VisitorMut for Inner {
@@ -202,7 +199,7 @@ fn name_columns(query: &mut Query) {
         }
     }
     if select.distinct.is_some() {
-        // Its ORDER BY must name what is selected, and finds no expression behind an alias.
+        // Its ORDER BY must use the selected names, since it finds no expression behind an alias.
         let named = aliases(&select.projection);
         let order = query.order_by.as_mut().map(|order| &mut order.kind);
         if let Some(OrderByKind::Expressions(exprs)) = order {
@@ -215,7 +212,7 @@ fn name_columns(query: &mut Query) {
     }
 }
 
-/// Returns true for a column in a cast, or in several.
+/// Returns true for a column in one or more casts.
 fn is_cast_column(item: &SelectItem) -> bool {
     let SelectItem::UnnamedExpr(mut expr) = item.clone() else { return false };
     let mut is_cast = false;
@@ -232,7 +229,7 @@ fn is_cast_column(item: &SelectItem) -> bool {
     }
 }
 
-/// Expressions with the aliases that they have.
+/// Returns the expressions that have aliases, with these.
 fn aliases(items: &[SelectItem]) -> Vec<(Expr, Ident)> {
     let named = items.iter().filter_map(|item| match item {
         SelectItem::ExprWithAlias { expr, alias } => Some((expr.clone(), alias.clone())),
@@ -241,7 +238,7 @@ fn aliases(items: &[SelectItem]) -> Vec<(Expr, Ident)> {
     named.collect()
 }
 
-/// The names that a statement has for its tables.
+/// Returns the names of a statement's tables.
 fn tables_of(from: &TableWithJoins) -> Vec<String> {
     let factors =
         std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
@@ -254,7 +251,7 @@ fn tables_of(from: &TableWithJoins) -> Vec<String> {
     named.collect()
 }
 
-/// Tells if a path of two names has the form of a part of a column, as `request.body`.
+/// Returns true if a path of two names has the form of a part of a column, as `request.body`.
 fn is_part(path: &[String]) -> bool {
     let [column, _] = path else { return false };
     COLUMNS
@@ -262,7 +259,7 @@ fn is_part(path: &[String]) -> bool {
         .any(|known| matches!(known.kind, Kind::Message | Kind::Tags) && known.name == column)
 }
 
-/// The text of an expression.
+/// Returns the text of an expression.
 fn written(expr: &Expr) -> String {
     struct LowerCase;
     impl VisitorMut for LowerCase {

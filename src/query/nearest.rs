@@ -4,7 +4,7 @@ use datafusion::common::Column;
 
 use crate::nearest::{clip, nearest};
 
-/// Says that no column has that name.
+/// Returns the error for a missing column.
 pub(super) fn no_column(wanted: &Column, known: &[Column]) -> String {
     let names: Vec<&str> = known.iter().map(|column| column.name.as_str()).collect();
     format!(
@@ -14,11 +14,12 @@ pub(super) fn no_column(wanted: &Column, known: &[Column]) -> String {
     )
 }
 
-/// Names what was meant, maybe.
+/// Returns a suggestion of similar names, or an empty text.
 pub(super) fn suggestion(wanted: &str, known: &[&str]) -> String {
     let near = nearest(wanted, known.iter().copied());
-    match near.is_empty() {
-        true => String::new(),
-        false => format!("; nearest names: `{}`", near.join("`, `")),
+    if near.is_empty() {
+        String::new()
+    } else {
+        format!("; nearest names: `{}`", near.join("`, `"))
     }
 }

@@ -1,6 +1,6 @@
 //! Writes a cast of `not a` to a number as a CASE.
 //!
-//! To skip parts of files by their bounds, DataFusion makes `cast(not a as bigint) = 1` into
+//! To skip parts of files by their bounds, DataFusion rewrites `cast(not a as bigint) = 1` as
 //! `cast(a as bigint) = not 1`, which has no type: a debug build panics, and a release build skips
 //! nothing.
 
@@ -13,11 +13,11 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Case, Cast, Expr, LogicalPlan, TryCast, lit, not};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// The rule; it must be the last one, since others make `not a` out of `a = false`.
+/// The optimizer rule. It must be the last one, since others rewrite `a = false` as `not a`.
 #[derive(Debug)]
 struct CastsOfNegations;
 
-/// Puts the rule behind all others.
+/// Appends the rule.
 pub(super) fn insert(rules: &mut Vec<Arc<dyn OptimizerRule + Send + Sync>>) {
     rules.push(Arc::new(CastsOfNegations));
 }
@@ -50,7 +50,8 @@ impl OptimizerRule for CastsOfNegations {
     }
 }
 
-/// `case when a then 0 when not a then 1 end` for `cast(not a as …)`; none for anything else.
+/// Returns `case when a then 0 when not a then 1 end` for `cast(not a as …)`. `None` for any other
+/// expression.
 fn as_case(expr: &Expr) -> Option<Expr> {
     let (Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })) = expr else {
         return None;

@@ -1,8 +1,8 @@
-//! Gives each query a place among those that run at once, in fair turns between organisations.
+//! Limits the number of concurrent queries, fairly between organisations.
 //!
 //! There are `query_concurrency` places. One organisation holds at most its share of them, so that
 //! its long queries never take all. Queries that find no place wait in a queue of their
-//! organisation; a place that becomes free goes to the organisations in turn. A queue is bounded
+//! organisation; a free place goes to the organisations in turn. The length of a queue is limited
 //! too: a query that finds it full is refused at once.
 
 use std::collections::{HashMap, VecDeque};
@@ -13,16 +13,16 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// The organisation that a query is for; none = the operator.
+/// Organisation of a query. `None` for the operator.
 pub(super) type Owner = Option<String>;
 
-/// Queries of one organisation that may wait, for each place that it may hold.
+/// Maximum number of waiting queries of one organisation, for each place that it may hold.
 const WAITING_PER_PLACE: usize = 8;
 
-/// All places.
+/// The places of all queries.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Most places of one organisation.
+    /// Maximum number of places of one organisation.
     share: usize,
     state: Mutex<State>,
 }
@@ -31,11 +31,11 @@ pub(super) struct Places {
 struct State {
     free: usize,
     held: HashMap<Owner, usize>,
-    /// Organisations with waiting queries, in the order in which they get their turn.
+    /// Organisations with waiting queries, in the order of their turns.
     waiting: VecDeque<(Owner, VecDeque<oneshot::Sender<Place>>)>,
 }
 
-/// A place that is held; dropping it gives it to the next query.
+/// A place of a running query. Dropping it passes it to the next query.
 #[derive(Debug)]
 pub(super) struct Place {
     owner: Owner,
@@ -43,13 +43,13 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// `share` of `all` places may be held by one organisation.
+    /// Creates `all` places, of which one organisation may hold `share`.
     pub(super) fn new(all: usize, share: usize) -> Arc<Self> {
         let state = State { free: all, held: HashMap::new(), waiting: VecDeque::new() };
         Arc::new(Self { share: share.clamp(1, all.max(1)), state: Mutex::new(state) })
     }
 
-    /// Takes a place, and waits for it up to the time-out.
+    /// Waits for a place up to the time-out.
     pub(super) async fn take(self: &Arc<Self>, owner: &Owner, timeout: Duration) -> Result<Place> {
         let turn = self.queue(owner)?;
         match tokio::time::timeout(timeout, turn).await {
@@ -59,7 +59,7 @@ impl Places {
         }
     }
 
-    /// Queues a query; the receiver gets its place, maybe at once.
+    /// Queues a query. The receiver gets its place, possibly at once.
     fn queue(self: &Arc<Self>, owner: &Owner) -> Result<oneshot::Receiver<Place>> {
         let (sender, turn) = oneshot::channel();
         let gone = {
@@ -78,8 +78,8 @@ impl Places {
         Ok(turn)
     }
 
-    /// Gives free places to those whose turn it is. Returns the places of clients that have left,
-    /// to be dropped without the lock.
+    /// Assigns free places to the organisations in turn. Returns the places of clients that have
+    /// left, to be dropped without the lock.
     fn hand_out(self: &Arc<Self>, state: &mut State) -> Vec<Place> {
         let mut gone = Vec::new();
         while let Some((owner, waiting)) = state.next(self.share) {
@@ -94,7 +94,7 @@ impl Places {
         match state.held.get(owner) {
             Some(held) if *held >= self.share => self.over_share(state.waiting_of(owner)),
             _ => Error::busy(
-                "as many queries run as `query_concurrency` allows; send it again later",
+                "the limit of concurrent queries (`query_concurrency`) is reached; send it again later",
             ),
         }
     }
@@ -107,7 +107,7 @@ impl Places {
         ))
     }
 
-    /// Queries of an organisation that wait.
+    /// Returns the number of waiting queries of an organisation.
     #[cfg(test)]
     pub(super) fn waiting(&self, owner: &Owner) -> usize {
         self.state().waiting_of(owner)
@@ -132,8 +132,8 @@ impl State {
         self.waiting.iter().find(|(other, _)| other == owner).map_or(0, |(_, queue)| queue.len())
     }
 
-    /// Takes the next query from the queues that may have a place; its organisation goes to the end
-    /// of the turns.
+    /// Takes the next query of an organisation that may have a place. Its organisation moves to the
+    /// end of the turns.
     fn next(&mut self, share: usize) -> Option<(Owner, oneshot::Sender<Place>)> {
         if self.free == 0 {
             return None;
@@ -182,12 +182,12 @@ mod tests {
         Some(name.to_owned())
     }
 
-    /// Queues as many queries of one organisation.
+    /// Queues a number of queries of one organisation.
     fn queue(places: &Arc<Places>, name: &str, queries: usize) -> Vec<oneshot::Receiver<Place>> {
         (0..queries).map(|_| places.queue(&owner(name)).unwrap()).collect()
     }
 
-    /// The places that these queries have got, taken out of the list.
+    /// Takes the places that queries have got out of the list.
     fn got(turns: &mut Vec<oneshot::Receiver<Place>>) -> Vec<Place> {
         let mut places = Vec::new();
         turns.retain_mut(|turn| match turn.try_recv() {
@@ -220,9 +220,10 @@ mod tests {
         let places = Places::new(2, 2);
         let mut hostile = queue(&places, "acme", 12);
         let mut held = got(&mut hostile);
-        let (mut zen, mut sun) = (queue(&places, "zen", 2), queue(&places, "sun", 1));
-        // Each place that becomes free goes to the next organisation, although ten of one wait
-        // since before.
+        let mut zen = queue(&places, "zen", 2);
+        let mut sun = queue(&places, "sun", 1);
+        // Each place that becomes free goes to the next organisation, although ten queries of one
+        // have been waiting for longer.
         held.pop();
         let first = got(&mut hostile);
         assert_eq!(first.len(), 1, "its turn came first");

@@ -1,9 +1,9 @@
-//! Bounds the size of a plan, and from its widest step the rows of a batch.
+//! Limits the size of a plan, and the rows of a batch by its widest step.
 //!
 //! A short statement can have a huge plan: a common table expression that names another one twice
-//! doubles it, and a filter that is pushed through nested subqueries takes their expressions into
-//! itself. The first is counted before the statement is planned, the second before the optimizer
-//! runs. A constant of a statement is copied for each row of a batch, so long ones make batches
+//! doubles it, and a filter that is pushed through nested subqueries includes their expressions.
+//! The first is counted before the statement is planned, the second before the optimizer runs. A
+//! constant of a statement is copied for each row of a batch, so long constants make batches
 //! shorter.
 
 use std::sync::Arc;
@@ -12,16 +12,17 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor
 use datafusion::common::{DFSchemaRef, DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// Most steps of a plan.
+/// Maximum number of steps of a plan.
 const MAX_STEPS: usize = 10_000;
-/// Most parts of the expressions of a plan, each column replaced by what it is computed from.
+/// Maximum number of parts of the expressions of a plan, with each column replaced by its
+/// definition.
 const MAX_PARTS: u64 = 1_000_000;
-/// Bytes of a batch that constants and fixed columns take.
+/// Maximum bytes of constants and fixed columns in a batch.
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes of a column in a row, beside constants.
 const COLUMN_BYTES: usize = 16;
 
-/// Refuses a plan that is too large to be optimized.
+/// Returns an error for a plan that is too large for the optimizer.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut steps = 0;
     plan.apply_with_subqueries(|_| {
@@ -46,7 +47,7 @@ struct Size {
     total: u64,
 }
 
-/// Parts of each column that a step gives.
+/// Number of parts of each output column of a step.
 #[derive(Debug)]
 struct Columns {
     schema: DFSchemaRef,
@@ -85,7 +86,7 @@ impl<'n> TreeNodeVisitor<'n> for Size {
     }
 }
 
-/// The columns of a step that hands on those of its inputs.
+/// Returns the columns of a step that passes on those of its inputs.
 fn handed_on(inputs: &[Columns], columns: usize) -> Vec<u64> {
     let one_by_one = inputs.iter().filter(|input| input.parts.len() == columns);
     let mut parts = vec![1; columns];
@@ -123,12 +124,13 @@ fn parts(expr: &Expr, inputs: &[Columns]) -> Result<u64> {
     Ok(sum)
 }
 
-/// Rows of a batch, so that what an optimized plan copies for each row takes bounded memory.
+/// Returns the rows of a batch for which an optimized plan takes bounded memory for its copies of
+/// constants.
 pub(super) fn batch_rows(plan: &LogicalPlan, most: usize) -> Result<usize> {
     let mut widest = 0;
     plan.apply_with_subqueries(|node| {
         let mut width = node.schema().fields().len().saturating_mul(COLUMN_BYTES);
-        // A condition compares with its constants and copies none.
+        // A condition compares with its constants and does not copy them.
         if !matches!(node, LogicalPlan::Filter(_) | LogicalPlan::TableScan(_)) {
             node.apply_expressions(|expr| {
                 width = width.saturating_add(constants(expr)?);
@@ -141,7 +143,7 @@ pub(super) fn batch_rows(plan: &LogicalPlan, most: usize) -> Result<usize> {
     Ok((BATCH_BYTES / widest.max(1)).clamp(1, most.max(1)))
 }
 
-/// Bytes of the constants of an expression, without those that are only looked up.
+/// Returns the bytes of the constants of an expression, without those that are only looked up.
 fn constants(expr: &Expr) -> Result<usize> {
     let mut bytes = 0_usize;
     expr.apply(|part| {

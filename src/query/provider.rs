@@ -1,12 +1,11 @@
-//! The table of one View: which files a filter leaves, how they are read, and the rows in memory
-//! beside them.
+//! The table of one View: pruning of files, reading them, and the rows in memory beside them.
 //!
-//! Files are pruned from the index in memory by partition, time, organisation and id, so a query
-//! opens no footer that it need not. What a file cannot prove about itself counts as "may hold
-//! rows".
+//! Files are pruned by the index in memory: by partition, time, organisation and id. So a query
+//! opens no unnecessary footer. If the index does not know a property of a file, the file counts as
+//! "may hold rows".
 //!
-//! Under a sight, files without a seen row are left out; those that may hold rows that are not seen
-//! are read through a barrier ([`SecurityBarrierExec`]), and so are batches in memory.
+//! With a read scope, files without a visible row are left out. Those that may hold invisible rows
+//! are read through a barrier ([`SecurityBarrierExec`]), as are batches in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,27 +47,27 @@ use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;
 
-/// Up to this many files each is read as a stream of its own, in the order it is sorted by.
+/// Maximum number of files that are each read as a sorted stream of their own.
 const FILES_WORTH_ORDERING: usize = 16;
-/// Most bytes of a row group, of which every file that is open holds one.
+/// Maximum bytes of a row group. A reader of a file holds one.
 const MAX_GROUP_BYTES: u64 = 32 << 20;
-/// All columns but the messages are at most this part of a file.
+/// Maximum share of a file that all columns but the messages take, as a divisor.
 const PART_WITHOUT_BODIES: u64 = 8;
-/// The part of the memory of queries that files which are open at once may take.
+/// Share of the memory of queries that concurrently open files may take, as a divisor.
 const PART_FOR_READING: u64 = 8;
-/// The newest so many files carry what is known of them into the plan, so that a query for the
-/// newest rows leaves out files as soon as it has enough; more would cost every query more than it
-/// saves the few.
+/// Number of newest files whose statistics are part of the plan, so that a query for the newest
+/// rows skips files as soon as it has enough. With more, every query would cost more than these few
+/// save.
 const FILES_WITH_FACTS: usize = 512;
 
-/// Whether the scan gives its files' order on.
+/// Use of the files' sort order by a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ordering {
-    /// For few files, where it costs nothing.
+    /// Preserved for few files, where it costs nothing.
     WhenCheap,
-    /// Always: the query merges in sort-key order, as an export or a compaction does.
+    /// Always preserved: the query merges in sort-key order, as an export or a compaction does.
     Always,
-    /// Never: the query sorts, on disk if need be, so that few files are open at once.
+    /// Never preserved: the query sorts, on disk if necessary, so that few files are open at once.
     Never,
 }
 
@@ -81,24 +80,24 @@ pub(super) struct StoredTable {
     ordering: Ordering,
 }
 
-/// A scan that is asked for: columns of the table by place, and which files.
+/// Requested columns, by position in the table, and filters of a scan.
 struct Wanted<'a> {
     session: &'a dyn Session,
     files: &'a [Arc<DataFile>],
     projection: Option<&'a Vec<usize>>,
 }
 
-/// What is read below a barrier: the columns asked for, as far as they are shown, and those that
-/// decide.
+/// Input of a barrier: the requested columns, as far as they are visible, and those that decide on
+/// visibility.
 struct Reading {
     schema: SchemaRef,
-    /// Places in the schema of what was asked for.
+    /// Positions of the requested columns in the schema.
     asked: Vec<usize>,
-    /// Places in the schema of what is read.
+    /// Positions of the columns to read in the schema.
     columns: Vec<usize>,
-    /// What each that was asked for is made of, by places among those that are read.
+    /// Source of each requested column, by position among those that are read.
     outputs: Vec<Output>,
-    /// Where among those that are read those are that decide.
+    /// Positions of the deciding columns among those that are read.
     deciding: Vec<usize>,
 }
 
@@ -109,7 +108,9 @@ impl Reading {
         projection: Option<&Vec<usize>>,
     ) -> Result<Self> {
         let asked = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let (mut columns, mut outputs, mut deciding) = (Vec::new(), Vec::new(), Vec::new());
+        let mut columns = Vec::new();
+        let mut outputs = Vec::new();
+        let mut deciding = Vec::new();
         for column in &asked {
             let output = match guard.shows(schema.field(*column).name()) {
                 Shown::All => Output::As(columns.len()),
@@ -134,7 +135,7 @@ impl Reading {
         Ok(Self { schema, asked, columns, outputs, deciding })
     }
 
-    /// The barrier above an input of these columns.
+    /// Returns the barrier above an input with these columns.
     fn barrier(
         self,
         session: &dyn Session,
@@ -164,13 +165,13 @@ impl StoredTable {
         Self { view, guard, table_path, ordering }
     }
 
-    /// What its rows are.
+    /// Returns the kind of the rows.
     pub(super) fn rows(&self) -> Rows {
         self.view.rows
     }
 
-    /// Files all of whose rows are seen, and files with rows that may be; of both those that may
-    /// hold rows which pass the filters.
+    /// Returns the files whose rows are all visible, and those that may have visible rows, after
+    /// pruning by the filters.
     fn files(
         &self,
         session: &dyn Session,
@@ -178,7 +179,8 @@ impl StoredTable {
         filters: &[Expr],
     ) -> Result<[Vec<Arc<DataFile>>; 2]> {
         let hides = self.hides(projection);
-        let (mut open, mut guarded) = (Vec::new(), Vec::new());
+        let mut open = Vec::new();
+        let mut guarded = Vec::new();
         for file in self.view.files.iter() {
             match self.guard.as_ref().map_or(Visibility::All, |guard| guard.reach(file)) {
                 Visibility::All if !hides => open.push(Arc::clone(file)),
@@ -190,7 +192,7 @@ impl StoredTable {
         Ok([self.pruned(session, filters, open)?, self.pruned(session, filters, guarded)?])
     }
 
-    /// Files that may hold rows which pass the filters.
+    /// Returns the files that may hold rows that pass the filters.
     fn pruned(
         &self,
         session: &dyn Session,
@@ -204,7 +206,7 @@ impl StoredTable {
         let mut exprs = Vec::new();
         for filter in filters {
             let expr = session.create_physical_expr(filter.clone(), &df_schema)?;
-            // The bounds of files are values of others too, and a filter that fails would name
+            // The bounds of files include values of others, and the error of a filter would name
             // them.
             if !self.is_bound() || is_leakproof(&expr, &self.view.rows.schema(), times_fit(&files))
             {
@@ -217,8 +219,8 @@ impl StoredTable {
         let predicate = PruningPredicateBuilder::new()
             .with_file_schema(self.view.rows.schema())
             .try_build(datafusion::physical_expr::utils::conjunction(exprs));
-        // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves
-        // every file.
+        // If a filter cannot be evaluated on bounds (it may fail on a bound, though on no row), no
+        // file is pruned.
         let Ok(predicate) = predicate else { return Ok(files) };
         if predicate.always_true() {
             return Ok(files);
@@ -227,7 +229,7 @@ impl StoredTable {
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
-    /// What decides which rows are seen, and how much of their columns.
+    /// Returns the rules of visibility for rows and columns.
     pub(super) fn guard(&self) -> Option<&RowSecurity> {
         self.guard.as_deref()
     }
@@ -271,7 +273,7 @@ impl StoredTable {
                 .with_file_groups(groups)
                 .with_output_ordering(vec![sort_order(self.view.rows)?]))
         } else {
-            // A sort that goes to disk since memory is short reads one file at a time.
+            // A sort that spills for lack of memory reads one file at a time.
             let partitions = match self.ordering {
                 Ordering::Never => 1,
                 _ => wanted.session.config().target_partitions(),
@@ -280,8 +282,8 @@ impl StoredTable {
         }
     }
 
-    /// Whether all files can be open at once: they are few, and what is read of them is little
-    /// beside the memory of queries.
+    /// Returns true if all files can be open at once: they are few, and small in relation to the
+    /// memory of queries.
     fn is_cheap_to_order(&self, wanted: &Wanted<'_>) -> bool {
         let MemoryLimit::Finite(memory) = wanted.session.runtime_env().memory_pool.memory_limit()
         else {
@@ -293,8 +295,8 @@ impl StoredTable {
         wanted.files.len() <= FILES_WORTH_ORDERING && open <= memory as u64 / PART_FOR_READING
     }
 
-    /// Reads files through a barrier. Whose rows are wanted is said to the files too, so that they
-    /// skip what others have.
+    /// Reads files through a barrier. The files get a filter by organisation too, so that they skip
+    /// rows of others.
     fn scan_guarded(
         &self,
         guard: &Arc<RowSecurity>,
@@ -316,16 +318,17 @@ impl StoredTable {
         Ok(Arc::new(barrier.over_files(rows, times_fit(wanted.files))))
     }
 
-    /// The rows in memory that are seen: batches of which all rows are as they are, others through
+    /// Returns the visible rows in memory: batches with only visible rows directly, others through
     /// a barrier.
     fn memory(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
-        let (mut open, mut guarded) = (Vec::new(), Vec::new());
-        // What is read in smaller batches is cut into slices, each of which would count as all of
-        // its batch where it is sorted; the barrier gives them text of their own.
+        let mut open = Vec::new();
+        let mut guarded = Vec::new();
+        // Batches that are read in smaller ones are cut into slices, and a sort would count each
+        // slice as its whole batch. The barrier copies their text.
         let sliced = |batch: &RecordBatch| batch.num_rows() > session.config().batch_size();
         for batch in &self.view.memory {
             match &self.guard {
@@ -357,7 +360,7 @@ impl StoredTable {
         Ok(inputs)
     }
 
-    /// Whether anything that is asked for must be kept back.
+    /// Returns true if a requested column is withheld.
     fn hides(&self, projection: Option<&Vec<usize>>) -> bool {
         let Some(guard) = &self.guard else { return false };
         let schema = self.view.rows.schema();
@@ -366,15 +369,15 @@ impl StoredTable {
         asked.any(|(_, field)| guard.shows(field.name()) != Shown::All)
     }
 
-    /// Whether bodies or headers are asked for.
+    /// Returns true if bodies or headers are requested.
     fn reads_messages(&self, projection: Option<&Vec<usize>>) -> bool {
         let schema = self.view.rows.schema();
         let mut fields = schema.fields().iter().enumerate();
         fields.any(|(place, field)| is_message(field.data_type()) && is_asked(projection, place))
     }
 
-    /// Deals the files out, the newest first to each, so that a query for the newest rows finds
-    /// them at once.
+    /// Distributes the files, the newest first to each partition, so that a query for the newest
+    /// rows finds them at once.
     fn newest_first(&self, files: &[Arc<DataFile>], partitions: usize) -> Vec<FileGroup> {
         let mut newest: Vec<&Arc<DataFile>> = files.iter().collect();
         newest.sort_by_key(|file| std::cmp::Reverse(file.max_created_at));
@@ -410,8 +413,8 @@ impl TableProvider for StoredTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        // The scan prunes files by them; rows are filtered by the plan, which pushes into Parquet
-        // what Parquet can do.
+        // The scan prunes files by the filters; the plan filters rows, and pushes to Parquet the
+        // filters that Parquet supports.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -436,7 +439,8 @@ impl TableProvider for StoredTable {
                 );
             }
             for file in apart {
-                let (own, files) = (Arc::new(guard.for_file(&file)), [file]);
+                let own = Arc::new(guard.for_file(&file));
+                let files = [file];
                 inputs
                     .push(self.scan_guarded(&own, &Wanted { session, files: &files, projection })?);
             }
@@ -456,19 +460,20 @@ impl TableProvider for StoredTable {
     }
 }
 
-/// Whether a projection, of which none means all columns, has the column at a place.
+/// Returns true if a projection includes the column at a position. `None` means all columns.
 fn is_asked(projection: Option<&Vec<usize>>, place: usize) -> bool {
     projection.is_none_or(|columns| columns.contains(&place))
 }
 
-/// A file of the table at a path, as a scan knows it.
+/// Returns a file of the table at a path, for a scan.
 pub(super) fn partitioned_file(table_path: &Path, file: &DataFile) -> PartitionedFile {
     let relative =
         Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
     let location = table_path.parts().chain(relative.parts()).collect();
     let last_modified =
         DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default();
-    // The cache of footers knows a file by its path, size and time; a path is never written twice.
+    // The cache of footers identifies a file by its path, size and time. A path is written only
+    // once.
     let object =
         ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
     let mut partitioned = PartitionedFile::new_from_meta(object);
@@ -477,7 +482,7 @@ pub(super) fn partitioned_file(table_path: &Path, file: &DataFile) -> Partitione
     partitioned
 }
 
-/// How files of the table are read.
+/// Returns the Parquet source of the table's files.
 fn parquet_source(session: &dyn Session, rows: Rows) -> Result<ParquetSource> {
     let table_schema = TableSchema::builder(rows.file_schema())
         .with_table_partition_cols(partition_fields().into_iter().map(Arc::new).collect::<Vec<_>>())
@@ -488,10 +493,11 @@ fn parquet_source(session: &dyn Session, rows: Rows) -> Result<ParquetSource> {
         .with_parquet_file_reader_factory(Arc::new(CountedReads::new(session.runtime_env())?)))
 }
 
-/// What is certain of every row that the guard keeps, over the columns of the table; none if
-/// nothing is.
+/// Returns a condition that holds for every visible row, over the columns of the table. `None` if
+/// there is none.
 fn own_rows(guard: &RowSecurity, rows: Rows) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-    let (read_scope, whole) = (guard.read_scope(), rows.schema());
+    let read_scope = guard.read_scope();
+    let whole = rows.schema();
     let is = |name: &str, operator: Operator, value: ScalarValue| {
         let column = col(name, &whole)?;
         Ok::<_, DataFusionError>(
@@ -513,13 +519,13 @@ fn own_rows(guard: &RowSecurity, rows: Rows) -> Result<Option<Arc<dyn PhysicalEx
     Ok((!certain.is_empty()).then(|| datafusion::physical_expr::utils::conjunction(certain)))
 }
 
-/// Whether every time in the files can be told in nanoseconds.
+/// Returns true if every time in the files fits nanoseconds.
 fn times_fit(files: &[Arc<DataFile>]) -> bool {
     let bound = i64::MAX / 1000;
     files.iter().all(|file| file.min_created_at >= -bound && file.max_created_at <= bound)
 }
 
-/// Reads of the messages at these places only the side named, in its place.
+/// Restricts the messages at these positions to one side, without moving them.
 fn one_side(
     session: &dyn Session,
     input: &Arc<dyn ExecutionPlan>,
@@ -545,7 +551,7 @@ fn one_side(
     Ok(input.try_swapping_with_projection(&projection)?.unwrap_or_else(|| Arc::new(projection)))
 }
 
-/// The order of rows in every file.
+/// Returns the order of rows in every file.
 fn sort_order(rows: Rows) -> Result<LexOrdering> {
     let keys = SORT_KEY
         .iter()

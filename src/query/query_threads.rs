@@ -1,9 +1,9 @@
-//! Gives the queries of an organisation threads of their own.
+//! Threads for queries, separate for each organisation.
 //!
-//! A batch of an expensive expression cannot be interrupted from outside, so its thread is gone
-//! until the batch is done. No two organisations share threads, and nothing but queries runs on
-//! them, so such a batch holds up the queries of its own organisation alone. Threads go to another
-//! organisation when nothing runs on them any more.
+//! A batch of an expensive expression cannot be interrupted from outside, so its thread is blocked
+//! until the batch is done. No two organisations share threads, and only queries run on them, so
+//! such a batch delays only the queries of its own organisation. Threads move to another
+//! organisation once nothing runs on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,77 +12,76 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::places::Owner;
 use crate::error::{Error, Result};
 
-/// Stack of a thread that plans. Planning walks a statement's tree by recursion, about 1 KiB of
-/// stack for the smallest step; the text of a statement is bounded so that this is enough for any.
-/// Only the part that is used takes memory.
+/// Stack of a thread that plans. Planning recurses over a statement's tree and takes about 1 KiB of
+/// stack for the smallest step; the length of a statement is limited so that this is enough. Only
+/// the used part takes memory.
 pub const STACK_BYTES: usize = 256 << 20;
 
 /// The threads of all organisations.
 #[derive(Debug)]
-pub(super) struct Lanes {
-    /// Threads of one lane.
+pub(super) struct QueryThreads {
+    /// Number of threads in a group.
     threads: usize,
-    /// Lanes without a query that are kept.
+    /// Maximum number of idle groups that are kept.
     kept: usize,
-    lanes: Mutex<Vec<Lane>>,
+    groups: Mutex<Vec<ThreadGroup>>,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct ThreadGroup {
     owner: Owner,
     runtime: Arc<Threads>,
 }
 
 /// Threads of one organisation, held while a query runs on them.
 #[derive(Clone, Debug)]
-pub(super) struct Ticket(Arc<Threads>);
+pub(super) struct ThreadLease(Arc<Threads>);
 
-/// A runtime that may be dropped in another one.
+/// A runtime that may be dropped inside another one.
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
 
-impl Lanes {
+impl QueryThreads {
     pub(super) fn new(threads: usize, kept: usize) -> Self {
-        Self { threads, kept, lanes: Mutex::new(Vec::new()) }
+        Self { threads, kept, groups: Mutex::new(Vec::new()) }
     }
 
-    /// Takes the threads of an organisation: those that it has, else those of nobody, else new
-    /// ones.
-    pub(super) fn take(&self, owner: &Owner) -> Result<Ticket> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = lanes.iter().position(|lane| lane.owner == *owner);
-        let place = own.or_else(|| lanes.iter().position(Lane::is_idle));
+    /// Takes the threads of an organisation: its own, or else idle ones, or else new ones.
+    pub(super) fn take(&self, owner: &Owner) -> Result<ThreadLease> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = groups.iter().position(|group| group.owner == *owner);
+        let place = own.or_else(|| groups.iter().position(ThreadGroup::is_idle));
         let runtime = match place {
             Some(place) => {
-                let lane = &mut lanes[place];
-                lane.owner.clone_from(owner);
-                Arc::clone(&lane.runtime)
+                let group = &mut groups[place];
+                group.owner.clone_from(owner);
+                Arc::clone(&group.runtime)
             }
             None => {
                 let runtime = Arc::new(Threads::start(self.threads)?);
-                lanes.push(Lane { owner: owner.clone(), runtime: Arc::clone(&runtime) });
+                groups.push(ThreadGroup { owner: owner.clone(), runtime: Arc::clone(&runtime) });
                 runtime
             }
         };
         let mut idle = 0;
-        lanes.retain(|lane| {
-            idle += usize::from(lane.is_idle());
+        groups.retain(|group| {
+            idle += usize::from(group.is_idle());
             idle <= self.kept
         });
-        Ok(Ticket(runtime))
+        Ok(ThreadLease(runtime))
     }
 }
 
-impl Lane {
-    /// Returns whether no query holds the threads, and none that was called off still runs on them.
+impl ThreadGroup {
+    /// Returns true if no query holds the threads, and no cancelled query still runs on them.
     fn is_idle(&self) -> bool {
         Arc::strong_count(&self.runtime) == 1
             && self.runtime.handle().is_ok_and(|handle| handle.metrics().num_alive_tasks() == 0)
     }
 }
 
-impl Ticket {
-    /// Where to spawn.
+impl ThreadLease {
+    /// Returns the handle for spawning.
     pub(super) fn handle(&self) -> Result<Handle> {
         self.0.handle()
     }
@@ -129,33 +128,34 @@ mod tests {
         Some(name.to_owned())
     }
 
-    fn same(one: &Ticket, other: &Ticket) -> bool {
+    fn same(one: &ThreadLease, other: &ThreadLease) -> bool {
         Arc::ptr_eq(&one.0, &other.0)
     }
 
     #[test]
     fn no_two_organisations_share_threads_while_one_of_them_works() {
-        let lanes = Lanes::new(1, 2);
-        let acme = lanes.take(&owner("acme")).unwrap();
-        assert!(same(&acme, &lanes.take(&owner("acme")).unwrap()));
-        let zen = lanes.take(&owner("zen")).unwrap();
+        let threads = QueryThreads::new(1, 2);
+        let acme = threads.take(&owner("acme")).unwrap();
+        assert!(same(&acme, &threads.take(&owner("acme")).unwrap()));
+        let zen = threads.take(&owner("zen")).unwrap();
         assert!(!same(&acme, &zen));
         drop(zen);
-        let again = lanes.take(&owner("sun")).unwrap();
+        let again = threads.take(&owner("sun")).unwrap();
         assert!(!same(&acme, &again));
         assert_eq!(
-            lanes.lanes.lock().unwrap().len(),
+            threads.groups.lock().unwrap().len(),
             2,
-            "threads without work go to who asks next"
+            "idle threads are reused by the next organisation"
         );
     }
 
     #[test]
     fn threads_that_are_stuck_stay_with_their_organisation() {
-        let lanes = Lanes::new(1, 2);
-        let acme = lanes.take(&owner("acme")).unwrap();
-        let ((go_on, wait), (began, begun)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
-        // A batch that does not yield, of a query that was called off.
+        let threads = QueryThreads::new(1, 2);
+        let acme = threads.take(&owner("acme")).unwrap();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let (began, begun) = mpsc::channel::<()>();
+        // A batch that does not yield, of a cancelled query.
         let stuck = acme.handle().unwrap().spawn(async move {
             let _ = began.send(());
             let _ = wait.recv();
@@ -164,16 +164,16 @@ mod tests {
         stuck.abort();
         let held = acme.clone();
         drop(acme);
-        let zen = lanes.take(&owner("zen")).unwrap();
+        let zen = threads.take(&owner("zen")).unwrap();
         assert!(!same(&held, &zen));
         let (done, ended) = mpsc::channel();
         zen.handle().unwrap().spawn(async move { done.send(()) });
         ended.recv().unwrap();
-        // `held` is only for the comparison: without it, the stuck task alone keeps the threads.
-        let lane = Arc::downgrade(&held.0);
+        // `held` is only compared with: without it, the stuck task alone keeps the threads.
+        let group = Arc::downgrade(&held.0);
         drop(held);
-        let sun = lanes.take(&owner("sun")).unwrap();
-        assert!(!std::ptr::eq(lane.as_ptr(), Arc::as_ptr(&sun.0)));
+        let sun = threads.take(&owner("sun")).unwrap();
+        assert!(!std::ptr::eq(group.as_ptr(), Arc::as_ptr(&sun.0)));
         drop(go_on);
     }
 }

@@ -1,5 +1,5 @@
-//! Reads Parquet files with their checksums, and counts what is read against the memory of the
-//! statement, until it is dropped.
+//! Reads Parquet files with their checksums, and counts the bytes in memory against the statement
+//! until they are dropped.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use super::memory::count_read;
 use crate::datafile::checked::CheckedReaderFactory;
 
-/// Read from the end of a file for its footer: enough for most, which takes one request instead of
-/// two.
+/// Bytes to read from the end of a file for its footer. This is enough for most footers and saves a
+/// second request.
 pub(super) const FOOTER_BYTES: usize = 64 << 10;
 
-/// The URL of the store in plans.
+/// Returns the URL of the store in plans.
 pub(super) fn store_url() -> Result<ObjectStoreUrl> {
     ObjectStoreUrl::parse(super::STORE_URL)
 }
 
-/// Makes readers that share the cache of footers and count what they read.
+/// Factory of readers that share the cache of footers and count the bytes that they read.
 #[derive(Debug)]
 pub(super) struct CountedReads {
     inner: CheckedReaderFactory,
@@ -39,7 +39,7 @@ pub(super) struct CountedReads {
 }
 
 impl CountedReads {
-    /// Readers of a session.
+    /// Creates the readers of a session.
     pub(super) fn new(runtime: &RuntimeEnv) -> Result<Self> {
         let store = runtime.object_store(&store_url()?)?;
         let cache = runtime.cache_manager.get_file_metadata_cache();
@@ -51,7 +51,7 @@ impl CountedReads {
 }
 
 impl CountedReads {
-    /// The footer of a file, with the index of its pages if it has one.
+    /// Returns the footer of a file, with the index of its pages if it has one.
     pub(super) async fn footer(&self, file: PartitionedFile) -> Result<Arc<ParquetMetaData>> {
         let metrics = ExecutionPlanMetricsSet::new();
         let mut reader = self.create_reader(0, file, Some(FOOTER_BYTES), &metrics)?;

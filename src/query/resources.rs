@@ -1,9 +1,8 @@
-//! What each statement gets to work with: memory from the budget of its kind, and disk space to
-//! spill to.
+//! Resources of statements: memory from the budget of their kind, and disk space for spilling.
 //!
-//! There are three kinds: statements that people ask, exports, and upkeep, which reads everything
-//! as stored. None takes the memory of another. See [`super::memory`] and [`super::spill`] for how
-//! each is shared out among organisations.
+//! There are three kinds of statements: those of clients, exports, and maintenance, which reads
+//! everything as stored. None takes the memory of another. [`super::memory`] and [`super::spill`]
+//! describe how each kind is shared among organisations.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,14 +20,14 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
-/// How an error begins that says that memory is short.
+/// Start of an error for lack of memory.
 pub(super) const OUT_OF_MEMORY: &str =
     "the query needs more memory than `query_memory_bytes` allows";
-/// Bytes of a batch that holds bodies, as a part of the memory of all queries.
+/// Maximum size of a batch with bodies, as a divisor of the memory of all queries.
 const WIDE_PART: u64 = 64;
-/// The bounds of such a batch.
+/// Bounds of that size, in bytes.
 const WIDE_BYTES: (u64, u64) = (256 << 10, 4 << 20);
-/// What a compressed byte of a file comes to in memory, roughly.
+/// Approximate size in memory of a compressed byte of a file.
 const EXPANSION: u64 = 6;
 
 /// Memory and disk space of all statements.
@@ -37,13 +36,13 @@ pub(super) struct Resources {
     statements: Arc<MemoryBudget>,
     exports: Arc<MemoryBudget>,
     spill: Arc<SpillSpace>,
-    /// Bytes of a batch that holds bodies.
+    /// Size of a batch with bodies, in bytes.
     wide_bytes: u64,
-    /// Bytes that upkeep may hold.
-    pub(super) upkeep_bytes: u64,
+    /// Bytes that maintenance may hold.
+    pub(super) maintenance_bytes: u64,
 }
 
-/// What one statement works with.
+/// Resources of one statement.
 #[derive(Debug)]
 pub(super) struct Granted {
     pub(super) runtime: Arc<RuntimeEnv>,
@@ -52,7 +51,7 @@ pub(super) struct Granted {
 }
 
 impl Resources {
-    /// The means that a settled configuration gives.
+    /// Creates the resources of a resolved configuration.
     pub(super) fn new(config: &Config, store: &Store) -> Self {
         let (least, most) = WIDE_BYTES;
         Self {
@@ -60,12 +59,14 @@ impl Resources {
             exports: MemoryBudget::for_exports("export_memory_bytes", config.export_memory_bytes),
             spill: SpillSpace::new(spill_folder(config, store), config.spill_bytes),
             wide_bytes: (config.query_memory_bytes / WIDE_PART).clamp(least, most),
-            // Two row groups are being written meanwhile.
-            upkeep_bytes: config.upkeep_memory_bytes.saturating_sub(2 * config.row_group_bytes()),
+            // Two row groups are being written in the meantime.
+            maintenance_bytes: config
+                .upkeep_memory_bytes
+                .saturating_sub(2 * config.row_group_bytes()),
         }
     }
 
-    /// What a statement over a scene works with.
+    /// Returns the resources of a statement.
     pub(super) fn grant(
         &self,
         base: &RuntimeEnv,
@@ -89,12 +90,12 @@ impl Resources {
         Ok(Granted { runtime: Arc::new(runtime), spill, setting })
     }
 
-    /// Memory that an export over the scene may take, as things are.
+    /// Returns the bytes that an export may take at the moment.
     pub(super) fn export_room(&self, query_context: &QueryContext) -> u64 {
         self.exports.allowance(&owner(query_context))
     }
 
-    /// Rows of a batch with bodies, by the mean size of the rows of a scene.
+    /// Returns the rows of a batch with bodies, by the mean size of the rows.
     pub(super) fn wide_rows(&self, query_context: &QueryContext) -> usize {
         let view = &query_context.view;
         let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
@@ -106,11 +107,11 @@ impl Resources {
 }
 
 impl Granted {
-    /// The error of a statement in words that name the limit it met.
+    /// Rewrites the error of a statement so that it names the limit that was reached.
     pub(super) fn explained(&self, error: Error) -> Error {
         if self.spill.is_refused() {
             return Error::limit(
-                "the statement needs more disk space to sort or join than `spill_bytes` leaves it; narrow its time frame or \
+                "the statement needs more disk space to sort or join than its share of `spill_bytes`; narrow its time frame or \
                  columns, ask again when other statements have ended, or raise `spill_bytes`",
             )
             .with_source(error);
@@ -119,15 +120,14 @@ impl Granted {
             return error;
         }
         let setting = self.setting;
-        // Whoever asked is told the setting; which step of the plan needed how much is for who sets
-        // it.
+        // The client sees the setting. The step of the plan and its memory are for the operator.
         tracing::info!(
             setting,
             cause = error.chain(),
-            "a statement needed more memory than it could have"
+            "a statement needed more memory than was available"
         );
         Error::limit(format!(
-            "the query needs more memory than `{setting}` leaves it (an organisation gets at most half of what is free); \
+            "the query needs more memory than its share of `{setting}` (an organisation gets at most half of what is free); \
              narrow its time frame or columns, ask again when other statements have ended, or raise `{setting}`"
         ))
         .with_source(error)
@@ -144,11 +144,12 @@ fn disk_manager(spill: &Arc<StatementSpill>) -> Result<Arc<DiskManager>> {
     manager.map(Arc::new).map_err(query_failed)
 }
 
-/// The folder to spill to: the setting's, else one beside the log, else the system's for temporary
-/// files.
+/// Returns the folder to spill to: the configured one, else one beside the log, else the system's
+/// folder for temporary files.
 fn spill_folder(config: &Config, store: &Store) -> PathBuf {
-    match config.spill_folder.is_empty() {
-        false => PathBuf::from(&config.spill_folder),
-        true => store.wal_folder().map_or_else(std::env::temp_dir, |folder| folder.join("spill")),
+    if config.spill_folder.is_empty() {
+        store.wal_folder().map_or_else(std::env::temp_dir, |folder| folder.join("spill"))
+    } else {
+        PathBuf::from(&config.spill_folder)
     }
 }

@@ -1,9 +1,8 @@
-//! Which rows of a batch are seen: those of the organisation and workspace in question that the
-//! rules keep in answers.
+//! Decides which rows of a batch are visible: those of the reader's organisation and workspace that
+//! retention and erasures allow.
 //!
-//! Rows come sorted by organisation, so what follows from it (how long its records are kept, what
-//! of it is erased) is looked up once for each run of equal values, and each row costs a comparison
-//! of its time.
+//! Rows are sorted by organisation, so everything that depends on it (its retention, its erasures)
+//! is looked up once for each run of equal values, and each row costs one comparison of its time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,22 +27,23 @@ const TIME: &str = "created_at";
 const USER: &str = "user_id";
 const ID: &str = "id";
 
-/// Decides about rows, for one sight.
+/// Visibility of rows and columns within one read scope.
 #[derive(Debug)]
 pub(super) struct RowSecurity {
     read_scope: ReadScope,
     rows: Rows,
-    /// When the file was written whose rows are decided about, ms since 1970-01-01; `i64::MAX` =
-    /// there are several.
+    /// Time at which the file of the rows was written, in ms since 1970-01-01. `i64::MAX` if there
+    /// are several files.
     written_ms: i64,
-    /// Whether anything is erased that the sight reaches.
+    /// True if any erasure applies within the read scope.
     by_erasure: bool,
-    /// Whether anything is erased by the end user, and by id.
+    /// True if there are erasures by end user.
     by_user: bool,
+    /// True if there are erasures by id.
     by_id: bool,
 }
 
-/// The columns that decide; those that do not are left out.
+/// The columns that decide on visibility. Unused ones are left out.
 struct Deciding<'a> {
     organisations: &'a StringViewArray,
     times: Option<&'a TimestampMicrosecondArray>,
@@ -52,14 +52,14 @@ struct Deciding<'a> {
     ids: Option<&'a StringViewArray>,
 }
 
-/// What is known of the rows of a file or a batch.
+/// Visibility of the rows of a file or a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visibility {
-    /// Every row is seen.
+    /// Every row is visible.
     All,
-    /// Each must be looked at.
+    /// Each row must be checked.
     Some,
-    /// None is seen.
+    /// No row is visible.
     None,
 }
 
@@ -76,12 +76,12 @@ impl RowSecurity {
         Self { by_erasure, by_user, by_id, read_scope, rows, written_ms: i64::MAX }
     }
 
-    /// Decides about the rows of one file.
+    /// Returns the rules for the rows of one file.
     pub(super) fn for_file(&self, file: &DataFile) -> Self {
         Self { written_ms: file.modified_ms, read_scope: self.read_scope.clone(), ..*self }
     }
 
-    /// Returns whether the rows of a file can only be decided about by [`RowSecurity::for_file`].
+    /// Returns true if the rows of a file need the rules of [`RowSecurity::for_file`].
     pub(super) fn is_apart(&self, file: &DataFile) -> bool {
         self.read_scope.rules.erased().may_be_ahead_in(file.facts())
     }
@@ -90,22 +90,22 @@ impl RowSecurity {
         &self.read_scope
     }
 
-    /// How much of a column is shown.
+    /// Returns the visible part of a column.
     pub(super) fn shows(&self, column: &str) -> Shown {
         self.read_scope.shows(self.rows, column)
     }
 
-    /// The withheld parts of a column, as clients are told of them.
+    /// Returns the withheld parts of a column, as clients see them.
     pub(super) fn withheld_names(&self, column: &str) -> BTreeSet<String> {
         self.read_scope.withheld_names(self.rows, column)
     }
 
-    /// Whether only some of the organisations' rows are seen, whatever their age.
+    /// Returns true if only rows of some organisations are visible, whatever their age.
     pub(super) fn is_bound(&self) -> bool {
         self.read_scope.organisation.is_some() || self.read_scope.workspace.is_some()
     }
 
-    /// What is certain of a file.
+    /// Returns the visibility that is certain for a file.
     pub(super) fn reach(&self, file: &DataFile) -> Visibility {
         let facts = file.facts();
         if self.read_scope.organisation.as_ref().is_some_and(|ours| !facts.may_hold(ours)) {
@@ -118,7 +118,7 @@ impl RowSecurity {
         }
     }
 
-    /// First moment of the records that are seen, µs since 1970-01-01; `i64::MIN` where
+    /// Returns the time from which records are visible, in µs since 1970-01-01. `i64::MIN` if
     /// organisations differ.
     pub(super) fn since(&self) -> i64 {
         let ours = self.read_scope.organisation.as_ref();
@@ -127,12 +127,13 @@ impl RowSecurity {
         })
     }
 
-    /// Whether the time of a record may decide.
+    /// Returns true if the time of a record may decide.
     fn by_time(&self) -> bool {
         self.read_scope.organisation.is_none() || self.since() > i64::MIN || self.by_erasure
     }
 
-    /// The columns that decide, in the order in which [`RowSecurity::mask`] takes them.
+    /// Returns the names of the deciding columns, in the order in which [`RowSecurity::mask`] takes
+    /// them.
     pub(super) fn needs(&self) -> Vec<&'static str> {
         let further = [
             (self.by_time(), TIME),
@@ -164,7 +165,7 @@ impl RowSecurity {
         })
     }
 
-    /// Which rows are seen, by the columns that [`RowSecurity::needs`] names.
+    /// Returns the mask of visible rows, given the columns of [`RowSecurity::needs`].
     pub(super) fn mask(&self, columns: &[ArrayRef]) -> Result<BooleanArray> {
         if columns.len() != self.needs().len() {
             return Err(wrong_columns());
@@ -196,7 +197,7 @@ impl RowSecurity {
         Ok(BooleanArray::new(seen, None))
     }
 
-    /// Judges rows of one organisation.
+    /// Decides on rows of one organisation.
     fn judge_run(
         &self,
         organisation: &str,
@@ -204,7 +205,7 @@ impl RowSecurity {
         columns: &Deciding<'_>,
         seen: &mut BooleanBufferBuilder,
     ) {
-        // A record without a time, which gatelog never stores, counts as older than any.
+        // A record without a time, which gatelog never stores, counts as older than any other.
         let time = |row| {
             columns
                 .times
@@ -227,7 +228,7 @@ impl RowSecurity {
         }
     }
 
-    /// How many rows of a batch of the whole schema are seen.
+    /// Returns the visibility of the rows of a batch with the whole schema.
     pub(super) fn reach_in(&self, batch: &RecordBatch) -> Result<Visibility> {
         let column = |name| batch.column_by_name(name).map(Arc::clone).ok_or_else(wrong_columns);
         let deciding = self.needs().into_iter().map(column).collect::<Result<Vec<_>>>()?;
@@ -239,7 +240,7 @@ impl RowSecurity {
     }
 }
 
-/// Whether a column is one of the two that hold bodies.
+/// Returns true if a column is one of the two with bodies.
 pub(super) fn is_message(data_type: &DataType) -> bool {
     *data_type == Kind::Message.data_type()
 }
@@ -254,6 +255,6 @@ fn value(texts: &StringViewArray, row: usize) -> Option<&str> {
 
 fn wrong_columns() -> DataFusionError {
     DataFusionError::Internal(
-        "the columns that decide what is seen are missing or of another type".to_owned(),
+        "the columns that decide on visibility are missing or of another type".to_owned(),
     )
 }

@@ -1,15 +1,14 @@
-//! Lets a plan pass whose rows are in the order that a step needs, where DataFusion cannot see it,
-//! and sorts them again where they are not.
+//! Accepts a plan whose rows are in the required order if DataFusion fails to see it, and sorts
+//! them if they are not.
 //!
-//! DataFusion's last rule refuses a plan in which a step does not get its rows in the order that it
-//! needs:
+//! DataFusion's last rule refuses a plan in which a step does not get its rows in the required
+//! order:
 //!
-//! - It computes what is known of the order of `length(id) > 3`, fails to, and takes rows that are
-//!   sorted by just that expression for rows in no order. So it refused
-//!   `select id from logs order by length(id) > 3`.
-//! - An earlier rule leaves a column out of a sort that is the same as another one, or constant. A
-//!   later rule moves or rewrites what that follows from, as between the parts of a union that is
-//!   sorted by two names of one column.
+//! - It fails to compute the order of `length(id) > 3`, and considers rows that are sorted by just
+//!   that expression unordered. So it refused `select id from logs order by length(id) > 3`.
+//! - An earlier rule removes a column from a sort if it equals another one or is constant. A later
+//!   rule moves or rewrites the steps that this follows from, as between the parts of a union that
+//!   is sorted by two names of one column.
 
 use std::sync::Arc;
 
@@ -23,16 +22,16 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
-/// The name of DataFusion's rule.
+/// Name of DataFusion's rule.
 const CHECKS: &str = "SanityCheckPlan";
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
-/// The rule, around DataFusion's.
+/// Wrapper of DataFusion's rule.
 #[derive(Debug)]
 struct SameOrder(Rule);
 
-/// Puts the rule in the place of DataFusion's.
+/// Replaces DataFusion's rule by the wrapper.
 pub(super) fn insert(rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.name() == CHECKS) {
         *rule = Arc::new(SameOrder(Arc::clone(rule)));
@@ -68,12 +67,12 @@ impl PhysicalOptimizerRule for SameOrder {
     }
 }
 
-/// Returns whether a plan was refused for the order of some rows.
+/// Returns true if a plan was refused for the order of some rows.
 fn is_of_order(error: &DataFusionError) -> bool {
     error.to_string().contains("order requirements")
 }
 
-/// Sorts the inputs of a step that are not in the order that it needs.
+/// Sorts the inputs of a step that are not in the required order.
 fn sort_inputs(step: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     let mut changed = false;
     let mut inputs: Vec<_> = step.children().into_iter().cloned().collect();
@@ -85,11 +84,11 @@ fn sort_inputs(step: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn Execu
     if !changed {
         return Ok(Transformed::no(step));
     }
-    let anew = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    step.replace_children(inputs, anew).map(Transformed::yes)
+    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    step.replace_children(inputs, recompute).map(Transformed::yes)
 }
 
-/// Sorts rows by all of an order, in place of a sort that is there already.
+/// Sorts rows by a whole order. Replaces an existing sort.
 fn sorted(input: &Arc<dyn ExecutionPlan>, needed: OrderingRequirements) -> Arc<dyn ExecutionPlan> {
     let order = LexOrdering::from(needed.into_single());
     let sort = match input.downcast_ref::<SortExec>() {
@@ -104,7 +103,7 @@ fn sorted(input: &Arc<dyn ExecutionPlan>, needed: OrderingRequirements) -> Arc<d
     Arc::new(sort)
 }
 
-/// Returns whether the inputs of every step are in the order that it needs.
+/// Returns true if the inputs of every step are in the required order.
 fn orders_fit(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let mut fit = true;
     plan.apply(|step| {
@@ -122,13 +121,13 @@ fn orders_fit(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
 fn fits(input: &Arc<dyn ExecutionPlan>, needed: OrderingRequirements) -> bool {
     let needed = needed.into_single();
     let known = input.equivalence_properties().ordering_satisfy_requirement(needed.clone());
-    // What a sort says of its output leaves out what is constant in it.
+    // The reported order of a sort's output omits constant columns.
     let sort = input.downcast_ref::<SortExec>().map(SortExec::expr);
     let order = sort.or_else(|| input.output_ordering());
     known.is_ok_and(|known| known) || order.is_some_and(|order| begins_with(order, &needed))
 }
 
-/// Returns whether an order is one by just these expressions, and maybe more.
+/// Returns true if an order begins with exactly these expressions.
 fn begins_with(order: &LexOrdering, needed: &[PhysicalSortRequirement]) -> bool {
     let same = |(needed, sort): (
         &PhysicalSortRequirement,

@@ -1,10 +1,10 @@
-//! The step of a plan that takes out the rows that are not seen, above the files that hold them.
+//! The step of a plan that removes invisible rows, above the files that hold them.
 //!
-//! It is a barrier for everything that a statement says: of the filters and columns asked for above
-//! it, only those that can neither fail nor echo a value ([`is_leakproof`]) are let down to the
-//! files, where they save reading; all others meet rows that are seen. Limits, sorts and statistics
-//! do not pass. What decides about rows is read even if nobody asked for it, and dropped again.
-//! Bodies that are not for the reader are not in the plan at all.
+//! It is a security barrier for the whole statement: of the filters and columns requested above it,
+//! only those that can neither fail nor echo a value ([`is_leakproof`]) are pushed down to the
+//! files, where they save reading. All others are evaluated on visible rows only. Limits, sorts and
+//! statistics do not pass. Columns that decide on visibility are read even if they are not
+//! requested, and dropped again. Bodies that the reader may not see are not in the plan at all.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,23 +39,23 @@ use super::row_security::RowSecurity;
 use super::shown::{message, without_keys};
 use crate::record::own_text;
 
-/// What a column of the barrier is made of, by the place of a column below it.
+/// Source of an output column of the barrier, by position of the input column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    /// That column.
+    /// The input column itself.
     As(usize),
-    /// A message without its body; that column holds its headers.
+    /// A message without its body. The input column holds its headers.
     Headers(usize),
-    /// A message without its headers; that column holds its body.
+    /// A message without its headers. The input column holds its body.
     Body(usize),
-    /// The metadata of that column without the keys that are withheld.
+    /// The metadata of the input column without withheld keys.
     OtherKeys(usize),
-    /// Null; nothing is read for it.
+    /// Null. Nothing is read for it.
     Nothing,
 }
 
 impl Output {
-    /// The same, made of a column at another place.
+    /// Returns the same source at another position.
     fn at(self, place: usize) -> Self {
         match self {
             Self::As(_) => Self::As(place),
@@ -66,7 +66,7 @@ impl Output {
         }
     }
 
-    /// The place of the column that it is made of.
+    /// Returns the position of the input column.
     fn place(self) -> Option<usize> {
         match self {
             Self::As(place) | Self::Headers(place) | Self::Body(place) | Self::OtherKeys(place) => {
@@ -77,26 +77,26 @@ impl Output {
     }
 }
 
-/// The step.
+/// The execution plan of the barrier.
 #[derive(Clone, Debug)]
 pub(super) struct SecurityBarrierExec {
     guard: Arc<RowSecurity>,
     input: Arc<dyn ExecutionPlan>,
     outputs: Vec<Output>,
-    /// Places below of the columns that decide, in the guard's order.
+    /// Positions of the deciding columns in the input, in the order of [`RowSecurity::needs`].
     deciding: Vec<usize>,
-    /// Rows of the files, for plans of those who may see all of them.
+    /// Number of rows of the files, for readers who may see all of them.
     rows: Option<usize>,
-    /// Whether every time in the files can be told in nanoseconds.
+    /// True if every time in the files fits nanoseconds.
     times_fit: bool,
-    /// Whether what is below is no longer shown, nor looked at by anybody.
+    /// True if the input is hidden in displayed plans and from further rules.
     sealed: bool,
     properties: Arc<PlanProperties>,
 }
 
 impl SecurityBarrierExec {
-    /// A barrier above files. `schema` is what it answers with, `deciding` are the places of
-    /// [`RowSecurity::needs`] below.
+    /// Creates a barrier above files. `schema` is that of the output, `deciding` are the positions
+    /// of [`RowSecurity::needs`] in the input.
     pub(super) fn try_new(
         guard: Arc<RowSecurity>,
         input: Arc<dyn ExecutionPlan>,
@@ -117,18 +117,18 @@ impl SecurityBarrierExec {
         })
     }
 
-    /// With what is known of the files below.
+    /// Sets the known properties of the files.
     pub(super) fn over_files(self, rows: Option<usize>, times_fit: bool) -> Self {
         Self { rows, times_fit, ..self }
     }
 
-    /// What is below.
+    /// Returns the input.
     #[cfg(test)]
     pub(super) fn input(&self) -> &Arc<dyn ExecutionPlan> {
         &self.input
     }
 
-    /// As it was before it was sealed.
+    /// Returns the barrier as it was before it was sealed.
     #[cfg(test)]
     pub(super) fn unsealed(&self) -> Self {
         Self { sealed: false, ..self.clone() }
@@ -139,8 +139,8 @@ impl SecurityBarrierExec {
         Ok(Self { input, properties, ..self.clone() })
     }
 
-    /// An expression over the barrier's columns as one over those below; none if it needs a column
-    /// that is made here.
+    /// Translates an expression over the barrier's columns to one over its input. `None` if it
+    /// needs a column that the barrier computes.
     fn below(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<Option<Arc<dyn PhysicalExpr>>> {
         let schema = self.input.schema();
         let mut made_here = false;
@@ -162,7 +162,7 @@ impl SecurityBarrierExec {
         Ok((!made_here).then_some(expr.data))
     }
 
-    /// The barrier above a projection to what is asked for and what decides.
+    /// Returns the barrier above a projection to the requested and the deciding columns.
     fn above_projection(&self, projection: &ProjectionExec) -> Result<Option<Self>> {
         let below = self.input.schema();
         let mut exprs: Vec<ProjectionExpr> = Vec::new();
@@ -208,7 +208,7 @@ impl SecurityBarrierExec {
     }
 }
 
-/// The schema of these outputs; names are those asked for where a column is made here.
+/// Returns the schema of these outputs. Computed columns get the requested names.
 fn schema_of(below: &Schema, outputs: &[Output], asked: &Schema) -> Schema {
     let field = |(output, asked): (&Output, &Arc<Field>)| match output {
         Output::As(place) => below.field(*place).clone(),
@@ -218,7 +218,7 @@ fn schema_of(below: &Schema, outputs: &[Output], asked: &Schema) -> Schema {
     Schema::new_with_metadata(fields, asked.metadata().clone())
 }
 
-/// The input's order and partitions, as far as its columns are handed on.
+/// Returns the input's order and partitioning, as far as its columns are passed on.
 fn properties(
     input: &Arc<dyn ExecutionPlan>,
     schema: &SchemaRef,
@@ -286,17 +286,14 @@ impl ExecutionPlan for SecurityBarrierExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        match self.sealed {
-            true => Vec::new(),
-            false => vec![&self.input],
-        }
+        if self.sealed { Vec::new() } else { vec![&self.input] }
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true; self.children().len()]
     }
 
-    /// Files are dealt out by the scan; dealing out their rows again would lose their order.
+    /// The scan distributes the files; distributing their rows again would lose their order.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false; self.children().len()]
     }
@@ -336,9 +333,10 @@ impl ExecutionPlan for SecurityBarrierExec {
     }
 
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = match self.sealed {
-            true => reset_plan_states(Arc::clone(&self.input))?,
-            false => Arc::clone(&self.input),
+        let input = if self.sealed {
+            reset_plan_states(Arc::clone(&self.input))?
+        } else {
+            Arc::clone(&self.input)
         };
         Ok(Arc::new(Self { input, ..Self::clone(&self) }))
     }
@@ -357,7 +355,7 @@ impl ExecutionPlan for SecurityBarrierExec {
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), seen)))
     }
 
-    /// An estimate for those who may see all files; nothing that a query could be answered from.
+    /// Returns an estimate for readers who may see all files. It cannot answer a query.
     fn statistics_from_inputs(
         &self,
         _: &[Arc<Statistics>],
@@ -395,9 +393,10 @@ impl ExecutionPlan for SecurityBarrierExec {
         if self.sealed {
             return Ok(FilterDescription::new());
         }
-        // Filters are matched by the names of columns, so a column counts only where its name below
-        // is its own.
-        let (ours, below) = (self.schema(), self.input.schema());
+        // Filters are matched by the names of columns, so a column counts only if it has the same
+        // name in the input.
+        let ours = self.schema();
+        let below = self.input.schema();
         let straight = |(place, output): (usize, &Output)| match output {
             Output::As(from) => {
                 let name = ours.field(place).name();
@@ -428,7 +427,7 @@ impl ExecutionPlan for SecurityBarrierExec {
 }
 
 impl SecurityBarrierExec {
-    /// The rows of a batch that are seen; none if there are none.
+    /// Returns the visible rows of a batch. `None` if there are none.
     fn keep(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
         let deciding: Vec<ArrayRef> =
             self.deciding.iter().map(|place| Arc::clone(batch.column(*place))).collect();
@@ -437,9 +436,12 @@ impl SecurityBarrierExec {
         if seen == 0 {
             return Ok(None);
         }
-        let take = |place: usize| match seen == batch.num_rows() {
-            true => Ok(Arc::clone(batch.column(place))),
-            false => filter(batch.column(place), &mask),
+        let take = |place: usize| {
+            if seen == batch.num_rows() {
+                Ok(Arc::clone(batch.column(place)))
+            } else {
+                filter(batch.column(place), &mask)
+            }
         };
         let schema = self.schema();
         let keys = self.guard.read_scope().withheld_keys();
@@ -459,9 +461,8 @@ impl SecurityBarrierExec {
     }
 }
 
-/// Ends the making of a plan: of a barrier for one organisation, nobody sees any more what is below
-/// it, so that EXPLAIN names no files that others share. It must come after every rule that looks
-/// into the plan.
+/// The last rule of planning: hides the input of a barrier for one organisation, so that EXPLAIN
+/// names no files that others share. It must come after every rule that inspects the plan.
 #[derive(Debug)]
 pub(super) struct Seal;
 

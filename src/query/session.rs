@@ -1,5 +1,5 @@
-//! What a statement finds in its session: `logs`, and the views and side tables that it names; and
-//! which statements are taken.
+//! Sessions of statements: `logs`, and the views and system tables that a statement names. Refuses
+//! statements that are not read-only.
 
 use std::sync::Arc;
 
@@ -43,34 +43,34 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Name of the catalog and of the schema in it.
+/// Name of the catalog and of its schema.
 const CATALOG: &str = "gatelog";
 const SCHEMA: &str = "public";
 
-/// What the statements of one session may name beside `logs`, and may ask.
+/// Tables and permissions of the statements of one session.
 #[derive(Debug)]
 pub(super) struct SessionTables {
     pub(super) views: Vec<NamedView>,
     pub(super) side: Option<Arc<dyn context::SystemTables>>,
-    /// Whether the session is bound to an organisation. How others' files are read is then not for
-    /// it to see.
+    /// True if the session is bound to an organisation. It then must not see how files of others
+    /// are read.
     pub(super) bound: bool,
-    /// Rows of a batch that holds bodies.
+    /// Number of rows in a batch with bodies.
     pub(super) wide_rows: usize,
-    /// The fields that are denied to the session; none if nothing at all is withheld from it.
+    /// Fields that are denied to the session. `None` if nothing at all is withheld from it.
     pub(super) denied: Option<Denied>,
-    /// Who wrote the statement.
+    /// Author of the statement.
     pub(super) reads: Reads,
 }
 
-/// A statement that runs.
+/// A running statement.
 pub(super) struct Started {
     pub(super) rows: SendableRecordBatchStream,
-    /// What is withheld of its answer.
+    /// Withheld columns of the answer.
     pub(super) withheld: Withheld,
 }
 
-/// A session that sees just these tables, with the memory of the base.
+/// Creates a session with just these tables and the memory of the base session.
 #[cfg(test)]
 pub(super) fn session(
     base: &SessionState,
@@ -81,7 +81,7 @@ pub(super) fn session(
     session_in(base, tables, batch_rows, meter, Arc::clone(base.runtime_env()))
 }
 
-/// A session that sees just these tables, with memory and disk space of its own.
+/// Creates a session with just these tables and its own memory and disk space.
 pub(super) fn session_in(
     base: &SessionState,
     tables: Vec<StoredTable>,
@@ -90,7 +90,7 @@ pub(super) fn session_in(
     runtime: Arc<RuntimeEnv>,
 ) -> SessionContext {
     let schema = Arc::new(MemorySchemaProvider::new());
-    // No registration can fail: the names are free in a provider that was just made.
+    // No registration can fail: a new provider has no tables.
     for table in tables {
         let _ = schema.register_table(table.rows().table().to_owned(), Arc::new(table));
     }
@@ -113,7 +113,7 @@ pub(super) fn session_in(
     session
 }
 
-/// Parses a statement; every statement and view goes through here.
+/// Parses a statement or view. Every one of them is parsed here.
 pub(super) fn parse(
     state: &SessionState,
     text: &str,
@@ -147,7 +147,7 @@ pub(super) async fn start(
     Ok(Started { rows, withheld })
 }
 
-/// The error for a table that does not exist; none if something else is wrong.
+/// Returns the error for a missing table. `None` for any other error.
 fn no_table(
     cause: &DataFusionError,
     session: &SessionContext,
@@ -168,7 +168,7 @@ fn no_table(
     Some(Error::invalid(format!("the query cannot be run: there is no table `{wanted}`{near}")))
 }
 
-/// Runs a plan, in batches whose rows fit its constants and the bodies that it reads.
+/// Runs a plan, with batches sized for its constants and the bodies that it reads.
 async fn run(
     session: &SessionContext,
     plan: LogicalPlan,
@@ -186,9 +186,9 @@ async fn run(
     execute_stream(plan, state.task_ctx())
 }
 
-/// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE; of EXPLAIN, a session that is bound
-/// to an organisation gets the plain one only, since the others tell of files that hold the rows of
-/// others too.
+/// Returns an error for everything but a query, EXPLAIN, SHOW and DESCRIBE. A session that is bound
+/// to an organisation may only use plain EXPLAIN, since its other forms reveal files with rows of
+/// others.
 fn allowed(plan: &LogicalPlan, bound: bool) -> Result<()> {
     SQLOptions::new()
         .with_allow_ddl(false)
@@ -203,25 +203,27 @@ fn allowed(plan: &LogicalPlan, bound: bool) -> Result<()> {
         LogicalPlan::Explain(explain) => explain.verbose,
         _ => false,
     };
-    match bound && telling {
-        true => Err(Error::denied(
-            "EXPLAIN ANALYZE and EXPLAIN VERBOSE tell of files that other organisations share; use plain EXPLAIN",
-        )),
-        false => Ok(()),
+    if bound && telling {
+        Err(Error::denied(
+            "EXPLAIN ANALYZE and EXPLAIN VERBOSE reveal files that other organisations share; use plain EXPLAIN",
+        ))
+    } else {
+        Ok(())
     }
 }
 
 impl SessionTables {
-    /// Makes what a statement names known to its session; planning all views for each query would
-    /// cost more than most queries do.
+    /// Registers the tables and views that a statement names. Planning all views for each query
+    /// would cost more than most queries do.
     async fn register(&self, session: &SessionContext, statement: &Statement) -> Result<()> {
         let state = session.state();
         let names = state.resolve_table_references(statement).map_err(query_failed)?;
         let lists_tables = names.iter().any(|name| name.schema() == Some("information_schema"))
             || statement.to_string().to_ascii_uppercase().starts_with("SHOW");
-        match lists_tables {
-            true => self.register_all(session).await,
-            false => self.register_named(session, &names).await,
+        if lists_tables {
+            self.register_all(session).await
+        } else {
+            self.register_named(session, &names).await
         }
     }
 
@@ -257,14 +259,14 @@ impl SessionTables {
         }
         let rows: RecordBatch = side.rows(name)?;
         let wrong =
-            |cause| Error::internal(format!("table `{name}` cannot be made")).with_source(cause);
+            |cause| Error::internal(format!("table `{name}` cannot be built")).with_source(cause);
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(wrong)?;
         session.register_table(name, Arc::new(table)).map_err(wrong)?;
         Ok(())
     }
 
-    /// Plans one view, after the tables and views that it reads. Where one of them does not exist,
-    /// nor does the view.
+    /// Plans one view, after the tables and views that it reads. If one of them does not exist, the
+    /// view is not registered.
     async fn register_view(&self, session: &SessionContext, view: &NamedView) -> Result<()> {
         if session.table_exist(view.name).unwrap_or(false) {
             return Ok(());
@@ -289,24 +291,25 @@ impl SessionTables {
     }
 }
 
-/// Bytes that a sort keeps back for its merge: DataFusion's 10 MiB where there is memory for many
-/// of them.
+/// Returns the bytes that a sort reserves for its merge: DataFusion's 10 MiB if there is memory for
+/// many of them.
 fn sort_reserve(memory: u64) -> usize {
     usize::try_from(memory / 32).unwrap_or(usize::MAX).clamp(256 << 10, 10 << 20)
 }
 
-/// The session that every query's session is copied from.
+/// Creates the session that every query's session is copied from.
 pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Result<SessionState> {
     workarounds::check()?;
-    // Each statement gets memory and disk space of its own.
+    // Each statement has its own memory and disk space.
     let runtime = RuntimeEnvBuilder::new()
         .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
         .build_arc()
         .map_err(query_failed)?;
     let url = ObjectStoreUrl::parse(STORE_URL).map_err(query_failed)?;
-    let files: Arc<dyn ObjectStore> = match store.is_shared() {
-        true => Arc::new(ReadElsewhere::new(Arc::clone(store.object_store()), work.clone())),
-        false => Arc::clone(store.object_store()),
+    let files: Arc<dyn ObjectStore> = if store.is_shared() {
+        Arc::new(ReadElsewhere::new(Arc::clone(store.object_store()), work.clone()))
+    } else {
+        Arc::clone(store.object_store())
     };
     runtime.register_object_store(url.as_ref(), files);
     let threads = threads(config);
@@ -319,23 +322,23 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.execution.time_zone = Some("UTC".to_owned());
-    // Each sort keeps so much back for the merge of what it spilled.
+    // Each sort reserves this much for the merge of its spilled runs.
     options.execution.sort_spill_reservation_bytes =
         sort_reserve(config.export_memory_bytes.min(config.query_memory_bytes));
-    // Its bound is lost when one of several partitions has seen nulls only, and then rows are left
-    // out that hold the minimum.
+    // The bound is lost if one of several partitions has seen only nulls, and then rows that hold
+    // the minimum are skipped.
     options.optimizer.enable_aggregate_dynamic_filter_pushdown =
         is_off(Workaround::AggregateBounds);
     // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that
     // may be null.
     options.execution.skip_physical_aggregate_schema_check = !is_off(Workaround::AggregateSchemas);
-    // It gives two columns one name where a statement that joins reads parts of columns, and
-    // refuses the statement.
+    // It gives two columns the same name if a statement with a join reads parts of columns, and
+    // then refuses the statement.
     options.optimizer.enable_leaf_expression_pushdown = is_off(Workaround::LeafPushdown);
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
-        // Before the planners of DataFusion, the first of which takes any name.
+        // It precedes DataFusion's planners, the first of which accepts any name.
         .with_expr_planners(vec![Arc::new(tags::TagLists)])
         .with_default_features()
         .with_optimizer_rules(meter::between_rules(logical_rules()))
@@ -351,7 +354,7 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     Ok(state)
 }
 
-/// The rules that rewrite a statement's plan.
+/// Returns the rules that rewrite a statement's logical plan.
 fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     if !is_off(Workaround::Totals) {
@@ -363,7 +366,7 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The rules that rewrite the steps by which a plan runs.
+/// Returns the rules that rewrite a statement's physical plan.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     if !is_off(Workaround::Fence) {

@@ -1,9 +1,8 @@
-//! How much of each column of the records a session is shown, and the arrays that stand for what is
-//! withheld.
+//! Visible parts of each column of the records, and the arrays that replace withheld ones.
 //!
 //! Bodies are withheld from keys without `logs.read`, and the denied fields of an organisation from
-//! all its keys. A column that is withheld as a whole is null. Of a message one side can be null,
-//! and of the metadata single keys can be missing.
+//! all its keys. A column that is wholly withheld is null. One side of a message can be null, and
+//! single keys of the metadata can be missing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,17 +16,17 @@ use datafusion::common::{DataFusionError, Result};
 use super::read_scope::ReadScope;
 use crate::record::{COLUMNS, Kind, Rows, column};
 
-/// The column whose keys are denied one by one.
+/// Column whose keys can be denied individually.
 const METADATA: &str = "metadata";
 
-/// How much of a column is shown.
+/// Visible part of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// All of it.
+    /// The whole column.
     All,
-    /// Of a message the headers.
+    /// The headers of a message.
     Headers,
-    /// Of a message the body.
+    /// The body of a message.
     Body,
     /// The metadata without [`ReadScope::withheld_keys`].
     OtherKeys,
@@ -36,7 +35,7 @@ pub(super) enum Shown {
 }
 
 impl ReadScope {
-    /// How much of a column is shown. Only records have columns that can be withheld.
+    /// Returns the visible part of a column. Only records have columns that can be withheld.
     pub(super) fn shows(&self, rows: Rows, name: &str) -> Shown {
         if rows != Rows::Logs {
             return Shown::All;
@@ -57,7 +56,7 @@ impl ReadScope {
         }
     }
 
-    /// What of a column is withheld, as clients are told of it: `cost`, `request.body`,
+    /// Returns the withheld parts of a column, as clients see them: `cost`, `request.body`,
     /// `metadata.value._user`.
     pub(super) fn withheld_names(&self, rows: Rows, name: &str) -> BTreeSet<String> {
         let of = |parts: &[&str]| parts.iter().map(|part| format!("{name}.{part}")).collect();
@@ -72,21 +71,20 @@ impl ReadScope {
         }
     }
 
-    /// Every column of the records that is withheld, or the parts of it that are, as clients are
-    /// told of them.
+    /// Returns all withheld columns of the records, or their withheld parts, as clients see them.
     pub fn withheld(&self) -> Vec<String> {
         let columns =
             COLUMNS.iter().flat_map(|column| self.withheld_names(Rows::Logs, column.name));
         columns.collect()
     }
 
-    /// Keys that are missing in the metadata.
+    /// Returns the withheld keys of the metadata.
     pub(super) fn withheld_keys(&self) -> BTreeSet<String> {
         self.denied.metadata_keys()
     }
 }
 
-/// A message of which one side is known, the other null.
+/// Returns messages with one given side and the other null.
 pub(super) fn message(side: &ArrayRef, is_body: bool) -> Result<ArrayRef> {
     let DataType::Struct(fields) = Kind::Message.data_type() else { return Err(wrong_columns()) };
     let null = new_null_array(&DataType::Utf8View, side.len());
@@ -94,7 +92,7 @@ pub(super) fn message(side: &ArrayRef, is_body: bool) -> Result<ArrayRef> {
     Ok(Arc::new(StructArray::try_new(fields, sides, None)?))
 }
 
-/// Metadata without some keys.
+/// Returns metadata without some keys.
 pub(super) fn without_keys(metadata: &ArrayRef, keys: &BTreeSet<String>) -> Result<ArrayRef> {
     let map = metadata.as_map_opt().ok_or_else(wrong_columns)?;
     let names = map.keys().as_string_opt::<i32>().ok_or_else(wrong_columns)?;
@@ -111,7 +109,8 @@ pub(super) fn without_keys(metadata: &ArrayRef, keys: &BTreeSet<String>) -> Resu
     }
     let entries = filter(map.entries(), &BooleanArray::from(kept))?;
     let DataType::Map(entry, is_sorted) = map.data_type() else { return Err(wrong_columns()) };
-    let (entry, offsets) = (Arc::clone(entry), OffsetBuffer::from_lengths(lengths));
+    let entry = Arc::clone(entry);
+    let offsets = OffsetBuffer::from_lengths(lengths);
     let entries = entries.as_struct_opt().ok_or_else(wrong_columns)?.clone();
     Ok(Arc::new(MapArray::try_new(entry, offsets, entries, map.nulls().cloned(), *is_sorted)?))
 }

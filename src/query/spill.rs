@@ -1,12 +1,11 @@
-//! What statements spill to disk: where it goes and how much of it there may be.
+//! Spilling of statements to disk: the folder and the limits.
 //!
-//! All spilled bytes stay below `spill_bytes`; an organisation's statements take at most half of
-//! what the others leave of it, as with memory. A part of the disk stays free whatever the setting
-//! says, so that the log, which may be on the same disk, goes on. A statement beyond its part ends
-//! with an error that names the setting.
+//! All spilled bytes together stay below `spill_bytes`. The statements of an organisation take at
+//! most half of what the others leave of it, as with memory. A part of the disk stays free
+//! regardless of the setting, because the log may be on the same disk. A statement that exceeds its
+//! share ends with an error that names the setting.
 //!
-//! A file loses its name as soon as it is created, so nothing of it stays when the process ends,
-//! however that happens.
+//! A file is unlinked as soon as it is created, so it is removed however the process ends.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -26,17 +25,17 @@ use uuid::Uuid;
 
 use super::memory::{Owner, allowance};
 
-/// Bytes that are read at once.
+/// Number of bytes to read at once.
 const READ_BYTES: usize = 128 << 10;
-/// The disk is asked for its free space each time so many bytes were written.
+/// Number of written bytes after which the free space of the disk is checked again.
 const LOOK_EVERY: u64 = 4 << 20;
 
-/// The disk space of all statements.
+/// Disk space of all statements.
 #[derive(Debug)]
 pub(super) struct SpillSpace {
     folder: PathBuf,
     total: u64,
-    /// Reads how many bytes the disk of a folder has, and how many are free.
+    /// Returns the size and the free bytes of the disk of a folder.
     look: fn(&Path) -> io::Result<(u64, u64)>,
     state: Mutex<State>,
 }
@@ -45,37 +44,37 @@ pub(super) struct SpillSpace {
 struct State {
     used: u64,
     owners: HashMap<Owner, u64>,
-    /// Bytes written since the disk was looked at.
+    /// Bytes written since the last check of the disk.
     unseen: u64,
 }
 
-/// The spilled files of one statement.
+/// Spilled files of one statement.
 #[derive(Debug)]
 pub(super) struct StatementSpill {
     space: Arc<SpillSpace>,
     owner: Owner,
-    /// True once bytes of it were refused.
+    /// True after a write was refused.
     refused: AtomicBool,
 }
 
 impl SpillSpace {
-    /// Space in a folder, which is created when it is first needed.
+    /// Creates the disk space in a folder, which is created when it is first needed.
     pub(super) fn new(folder: PathBuf, total: u64) -> Arc<Self> {
         Arc::new(Self { folder, total, look: disk_space, state: Mutex::default() })
     }
 
-    /// The part of one statement of an owner.
+    /// Returns the share of one statement of an owner.
     pub(super) fn for_owner(self: &Arc<Self>, owner: Owner) -> Arc<StatementSpill> {
         Arc::new(StatementSpill { space: Arc::clone(self), owner, refused: AtomicBool::new(false) })
     }
 
-    /// Takes room for bytes, or says why there is none.
+    /// Reserves bytes. Returns an error with the reason if there is no room.
     fn take(&self, owner: &Owner, bytes: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         let own = state.owners.get(owner).copied().unwrap_or(0);
         if own + bytes > allowance(owner, self.total, state.used - own) {
             return Err(io::Error::other(format!(
-                "`spill_bytes`, {}, leaves no more room",
+                "the share of `spill_bytes`, {}, is used up",
                 self.total
             )));
         }
@@ -103,7 +102,7 @@ impl SpillSpace {
         }
     }
 
-    /// Creates a file that has no name, so that it is gone with its last handle.
+    /// Creates an unlinked file, which is deleted with its last handle.
     fn create(&self) -> io::Result<File> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let path = self.folder.join(format!("spill-{}", Uuid::new_v4()));
@@ -114,25 +113,25 @@ impl SpillSpace {
     }
 }
 
-/// Bytes of a disk that spilling leaves free: a twentieth, at least a GiB, at most a quarter.
+/// Returns the bytes of a disk that stay free: a twentieth, at least 1 GiB, at most a quarter.
 fn reserve(size: u64) -> u64 {
     (size / 20).max(1 << 30).min(size / 4)
 }
 
-/// Size and free bytes of the disk that a folder is on.
+/// Returns the size and the free bytes of the disk of a folder.
 fn disk_space(folder: &Path) -> io::Result<(u64, u64)> {
     let disk = rustix::fs::statvfs(folder)?;
     Ok((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
 impl StatementSpill {
-    /// True if the statement spilled more than it may.
+    /// Returns true if the statement spilled more than it may.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// Hands out the files of one statement.
+/// Creates the files of one statement.
 #[derive(Debug)]
 pub(super) struct Files(pub(super) Arc<StatementSpill>);
 
@@ -147,7 +146,7 @@ impl TempFileFactory for Files {
     }
 }
 
-/// One spilled file.
+/// A spilled file.
 struct Spilled(Arc<Inner>);
 
 struct Inner {
@@ -194,12 +193,13 @@ struct Writing(Arc<Inner>);
 
 impl Write for Writing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (inner, length) = (&self.0, bytes.len() as u64);
+        let inner = &self.0;
+        let length = bytes.len() as u64;
         let spill = &inner.of;
         let taken = spill.space.take(&spill.owner, length);
         taken.inspect_err(|_| spill.refused.store(true, Ordering::Relaxed))?;
-        // Counted before it is written, so that a write that fails halfway is given back with the
-        // file.
+        // The bytes are counted before they are written, so that a write that fails halfway is
+        // given back with the file.
         let offset = inner.bytes.fetch_add(length, Ordering::Relaxed);
         let written = inner.file.write_all_at(bytes, offset);
         written.inspect_err(|cause| {
@@ -265,14 +265,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let space = space(folder.path(), 1_000, disk_space);
         let [acme, zen] = ["acme", "zen"].map(|name| space.for_owner(Some(name.to_owned())));
-        let (first, second, third) = (file(&acme), file(&acme), file(&zen));
+        let first = file(&acme);
+        let second = file(&acme);
+        let third = file(&zen);
         write(&first, 300).unwrap();
         write(&second, 200).unwrap();
         assert!(!acme.is_refused());
         let refused = write(&second, 1).unwrap_err().to_string();
         assert!(refused.contains("`spill_bytes`") && acme.is_refused(), "{refused}");
         write(&third, 250).unwrap();
-        assert!(!zen.is_refused(), "one statement's end is not the other's");
+        assert!(!zen.is_refused(), "other statements are not affected");
         drop(first);
         write(&second, 100).unwrap();
     }

@@ -1,9 +1,8 @@
-//! Counts the tables that a statement names once its WITH queries are written out in every place
-//! that names them.
+//! Counts the tables that a statement names after its WITH queries are inlined everywhere.
 //!
 //! `with a as (…), b as (select … from a, a), c as (select … from b, b)` doubles with each query,
-//! so a statement of two kilobytes can come to a billion tables. The planner goes over all of them,
-//! without a chance to stop it.
+//! so a statement of two kilobytes can result in a billion tables. The planner visits all of them
+//! and cannot be stopped.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -12,18 +11,19 @@ use datafusion::common::plan_err;
 use datafusion::error::Result;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Statement, Visit, Visitor};
 
-/// Most tables of one statement.
+/// Maximum number of tables of one statement.
 const MAX_TABLES: u64 = 2_000;
 
-/// Refuses a statement that names too many tables.
+/// Returns an error for a statement that names too many tables.
 pub(super) fn check(statement: &Statement) -> Result<()> {
     let mut spread = Spread { tables: vec![0], ..Spread::default() };
     let _ = statement.visit(&mut spread);
-    match spread.tables.iter().sum::<u64>() > MAX_TABLES {
-        true => plan_err!(
+    if spread.tables.iter().sum::<u64>() > MAX_TABLES {
+        plan_err!(
             "the statement names more than {MAX_TABLES} tables once its WITH queries are written out"
-        ),
-        false => Ok(()),
+        )
+    } else {
+        Ok(())
     }
 }
 
@@ -31,9 +31,9 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
 struct Spread {
     /// Tables of the queries that are being visited, the innermost last.
     tables: Vec<u64>,
-    /// The names of WITH queries, by where they are.
+    /// Names of WITH queries, by the address of the query.
     names: HashMap<*const Query, String>,
-    /// Tables of each WITH query.
+    /// Number of tables of each WITH query.
     known: HashMap<String, u64>,
 }
 
@@ -52,7 +52,7 @@ impl Visitor for Spread {
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let tables = self.tables.pop().unwrap_or_default();
         match self.names.get(&std::ptr::from_ref(query)) {
-            // One that is never named is planned, too.
+            // A query that is never named is planned, too.
             Some(name) => {
                 let known = self.known.entry(name.clone()).or_default();
                 *known = (*known).max(tables.max(1));

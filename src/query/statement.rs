@@ -1,4 +1,4 @@
-//! Parses a statement and rewrites in its tree what DataFusion does not run as PostgreSQL does.
+//! Parses a statement and rewrites parts that DataFusion does not run as PostgreSQL does.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +18,7 @@ use super::naming::{self, Names};
 use super::spread;
 use super::workarounds::{Workaround, is_off};
 
-/// Parses one statement and rewrites it; gives the names of its columns, too.
+/// Parses one statement and rewrites it. Also returns the names of its columns.
 pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Names)> {
     let mut statements = DFParserBuilder::new(text)
         .with_dialect(&PostgresPrecedence)
@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
         statements.pop_front().ok_or_else(|| plan_datafusion_err!("the statement is empty"))?;
     if !statements.is_empty() {
         return Err(plan_datafusion_err!(
-            "one statement at a time is taken, and {} were sent",
+            "expected one statement, and {} were sent",
             statements.len() + 1
         ));
     }
@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
     Ok((statement, names))
 }
 
-/// The statement that is explained, or the statement itself.
+/// Returns the statement to be explained, or else the statement itself.
 fn innermost(statement: &mut Statement) -> &mut Statement {
     match statement {
         Statement::Explain(explain) => innermost(&mut explain.statement),
@@ -92,7 +92,7 @@ fn flow(result: Result<()>) -> ControlFlow<DataFusionError> {
     }
 }
 
-/// Makes ranks and row numbers signed: DataFusion's are not, so that their differences wrap around.
+/// Makes ranks and row numbers signed: DataFusion's are unsigned, so their differences wrap around.
 fn signed_rank(expr: &mut Expr) {
     let Expr::Function(call) = &expr else { return };
     let name = call.name.to_string().to_ascii_lowercase();
@@ -111,7 +111,7 @@ fn signed_rank(expr: &mut Expr) {
     };
 }
 
-/// Refuses EXCEPT ALL and INTERSECT ALL, where DataFusion does not count how often a row is on
+/// Returns an error for EXCEPT ALL and INTERSECT ALL, since DataFusion does not count the rows of
 /// either side.
 fn refuse_counted_sets(body: &SetExpr) -> ControlFlow<DataFusionError> {
     let SetExpr::SetOperation { op, set_quantifier, left, right } = body else {
@@ -121,7 +121,7 @@ fn refuse_counted_sets(body: &SetExpr) -> ControlFlow<DataFusionError> {
         && matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
     {
         return ControlFlow::Break(not_impl_datafusion_err!(
-            "{op} ALL does not count rows here; use {op}, or group and count both sides and join them"
+            "{op} ALL is not supported; use {op}, or group and count both sides and join them"
         ));
     }
     refuse_counted_sets(left)?;

@@ -1,9 +1,9 @@
-//! Lets `is_success`, which is stored as 1 or 0, stand wherever SQL expects a truth value.
+//! Accepts `is_success`, which is stored as 1 or 0, wherever SQL expects a boolean.
 //!
-//! The column keeps its stored form, for data and clients that are older; only statements are read
-//! more kindly. Where the column stands alone as a condition, or is compared with a truth value, it
-//! is cast to a boolean. A column of that name that is a boolean already, such as one of a
-//! subquery, means the same with the cast as without it.
+//! The column keeps its stored form for older data and clients; only statements are rewritten. If
+//! the column is a condition by itself, or is compared with a boolean, it is cast to a boolean. A
+//! column of that name that is a boolean already, such as one of a subquery, means the same with
+//! the cast.
 
 use std::ops::ControlFlow;
 
@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::ast::{
 
 const COLUMN: &str = "is_success";
 
-/// Casts `is_success` to a boolean where a statement uses it as one. `params` are the values of the
-/// placeholders.
+/// Casts `is_success` to a boolean wherever a statement uses it as one. `params` are the values of
+/// the placeholders.
 pub(super) fn cast(statement: &mut Statement, params: &ParamValues) {
     match statement {
         Statement::Statement(statement) => {
@@ -87,7 +87,7 @@ impl Caster<'_> {
         }
     }
 
-    /// Returns whether an expression is a boolean by its form.
+    /// Returns true if the form of an expression makes it a boolean.
     fn is_boolean(&self, expr: &Expr) -> bool {
         match expr {
             Expr::Nested(inner) => self.is_boolean(inner),
@@ -125,7 +125,7 @@ fn compares(op: &BinaryOperator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
 }
 
-/// Casts an expression that is the column and nothing else.
+/// Casts an expression that is just the column.
 fn as_boolean(expr: &mut Expr) {
     let name = match expr {
         Expr::Nested(inner) => return as_boolean(inner),

@@ -1,8 +1,7 @@
-//! The aggregate `sum` over whole numbers, checked: a sum beyond 64 bits is an error, never a wrong
-//! number.
+//! The aggregate `sum` over whole numbers, checked: a sum beyond 64 bits is an error.
 //!
-//! The one that comes with DataFusion wraps around in silence. This one adds up 128 bits, which no
-//! number of rows fills, and narrows the end result. All other types go to the original.
+//! DataFusion's own function wraps around silently. This one adds up 128 bits, which no number of
+//! rows overflows, and narrows the final result. All other types use the original.
 
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use datafusion::logical_expr::{
 /// Digits of a decimal of 128 bits.
 const DIGITS: u8 = 38;
 
-/// The function, to be registered with a session.
+/// Creates the function.
 pub(super) fn function() -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::new_from_impl(CheckedSum { original: sum_udaf() }))
 }
@@ -77,9 +76,10 @@ impl AggregateUDFImpl for CheckedSum {
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
         let to = args.return_field.data_type().clone();
-        match is_whole(&to) {
-            true => Ok(Box::new(Sums { to, sums: Vec::new(), any: Vec::new() })),
-            false => self.original.create_groups_accumulator(args),
+        if is_whole(&to) {
+            Ok(Box::new(Sums { to, sums: Vec::new(), any: Vec::new() }))
+        } else {
+            self.original.create_groups_accumulator(args)
         }
     }
 
@@ -87,9 +87,10 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        match is_whole(args.return_field.data_type()) && !args.is_distinct {
-            true => self.accumulator(args),
-            false => self.original.create_sliding_accumulator(args),
+        if is_whole(args.return_field.data_type()) && !args.is_distinct {
+            self.accumulator(args)
+        } else {
+            self.original.create_sliding_accumulator(args)
         }
     }
 
@@ -106,7 +107,7 @@ impl AggregateUDFImpl for CheckedSum {
     }
 }
 
-/// Gives each value of whole numbers or of their sums, with its place.
+/// Calls `take` with each whole number, or sum of them, and its position.
 fn each(values: &ArrayRef, mut take: impl FnMut(usize, i128)) {
     fn of<T: ArrowPrimitiveType>(values: &ArrayRef, mut take: impl FnMut(usize, i128))
     where
@@ -132,7 +133,7 @@ fn overflow(sum: i128) -> datafusion::error::DataFusionError {
     )
 }
 
-/// Sums as numbers of 64 bits.
+/// Converts sums to 64 bits.
 fn narrowed(to: &DataType, sums: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef> {
     fn of<T: ArrowPrimitiveType>(sums: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef>
     where
@@ -150,12 +151,12 @@ fn wide(sums: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef> {
     Ok(Arc::new(sums.collect::<Decimal128Array>().with_precision_and_scale(DIGITS, 0)?))
 }
 
-/// One sum.
+/// A single sum.
 #[derive(Debug)]
 struct Sum {
     to: DataType,
     sum: i128,
-    /// Values that are in it; without any the sum is null.
+    /// Number of values in the sum. The sum of none is null.
     rows: u64,
 }
 
@@ -201,7 +202,7 @@ impl Accumulator for Sum {
     }
 }
 
-/// The sum of different values, which the original keeps as its state.
+/// Sum of distinct values, which the original keeps as its state.
 #[derive(Debug)]
 struct DistinctSum {
     to: DataType,
@@ -236,18 +237,19 @@ impl Accumulator for DistinctSum {
     }
 }
 
-/// A sum for each group.
+/// Sums by group.
 #[derive(Debug)]
 struct Sums {
     to: DataType,
     sums: Vec<i128>,
-    /// Whether any value is in each.
+    /// True for each group with any value.
     any: Vec<bool>,
 }
 
 impl Sums {
     fn take(&mut self, emit_to: EmitTo) -> impl Iterator<Item = Option<i128>> {
-        let (sums, any) = (emit_to.take_needed(&mut self.sums), emit_to.take_needed(&mut self.any));
+        let sums = emit_to.take_needed(&mut self.sums);
+        let any = emit_to.take_needed(&mut self.any);
         sums.into_iter().zip(any).map(|(sum, any)| any.then_some(sum))
     }
 }

@@ -1,8 +1,8 @@
 //! `metadata.key` and `metadata.value` in SQL: the lists of keys and of values, as in exports and
 //! records.
 //!
-//! The value of one key is `metadata['team']`, or `metadata.team`. Without this `metadata.key`
-//! would be the value of a key named `key`, which is null of most records.
+//! The value of one key is `metadata['team']`, or `metadata.team`. Without this file `metadata.key`
+//! would be the value of a key named `key`, which is null for most records.
 
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, Result, TableReference};
@@ -11,7 +11,7 @@ use datafusion::functions_nested::map_values::map_values_udf;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult};
 
-/// Plans the two names.
+/// Planner of the two names.
 #[derive(Debug)]
 pub(super) struct TagLists;
 

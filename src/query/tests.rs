@@ -1,5 +1,5 @@
-//! What is seen, against the rules applied one record at a time; and what plans are made of, so
-//! that it stays quick and tight.
+//! Compares visible rows with the rules applied to one record at a time, and checks that plans are
+//! fast and leak nothing.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
@@ -53,7 +53,7 @@ impl Rig {
         Self { table, queries, ids: AtomicU64::new(1), memory: Vec::new() }
     }
 
-    /// Writes records to files, in the classes that the rules give.
+    /// Writes records to files, in the retention classes of the rules.
     async fn flush(&self, records: &[Record], rules: &Rules) {
         if records.is_empty() {
             return;
@@ -101,7 +101,7 @@ impl Rig {
         batches[0].column(0).as_primitive::<Int64Type>().value(0)
     }
 
-    /// The plan of a statement, as it is run.
+    /// Returns the plan of a statement as it is executed.
     async fn plan(&self, read_scope: &ReadScope, text: &str) -> Arc<dyn ExecutionPlan> {
         let query_context = self.query_context(read_scope.clone());
         let logs = StoredTable::new(
@@ -173,7 +173,8 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
 }
 
 fn operator(rules: Rules) -> ReadScope {
-    let (rules, denied) = (Arc::new(rules), Denied::default());
+    let rules = Arc::new(rules);
+    let denied = Denied::default();
     ReadScope { organisation: None, workspace: None, bodies: true, denied, rules, now_micros: NOW }
 }
 
@@ -191,7 +192,7 @@ fn names(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
     names
 }
 
-/// What is below the barriers of a plan, as text.
+/// Returns the plans below the barriers of a plan as text.
 fn below(plan: &Arc<dyn ExecutionPlan>) -> String {
     let mut found = String::new();
     plan.apply(|node| {
@@ -205,7 +206,7 @@ fn below(plan: &Arc<dyn ExecutionPlan>) -> String {
     found
 }
 
-/// Two organisations in one file.
+/// Creates two organisations in one file.
 async fn shared() -> Rig {
     let rig = Rig::new().await;
     let records: Vec<Record> = (0..40)
@@ -324,7 +325,7 @@ async fn columns_that_can_fail_are_made_of_rows_that_are_seen() {
             "{column}: {below}"
         );
     }
-    // Members of a message are read alone.
+    // Members of a message are read individually.
     let below = below(&rig.plan(&read_scope, "select request['headers'] from logs").await);
     assert!(
         below.contains("get_field(request@41, headers)") && !below.contains(", request@41"),
@@ -478,7 +479,8 @@ fn cases() -> impl Strategy<Value = Case> {
     let class = || prop::sample::select(vec![0, 1, 3, 30]);
     let record = (0..3_usize, 0..60_u64, 0..40 * 24_i64, any::<bool>());
     let erasures = prop::collection::vec((0..3_usize, 0..3_u8, 0..40 * 24_i64), 0..3);
-    let (before, now) = ([class(), class(), class()], [class(), class(), class()]);
+    let before = [class(), class(), class()];
+    let now = [class(), class(), class()];
     (
         prop::collection::vec(record, 0..60),
         before,
@@ -517,7 +519,7 @@ impl Case {
 
     fn records(&self, in_memory: bool) -> Vec<Record> {
         let these = self.records.iter().filter(|(.., memory)| *memory == in_memory);
-        // Half past the hour, and once on the very edge of what is kept.
+        // Half past the hour, and once exactly at the limit of retention.
         let time = |id: u64, hours: i64| {
             NOW - hours * DAY / 24 - if id.is_multiple_of(5) { 0 } else { DAY / 48 }
         };
@@ -602,10 +604,16 @@ impl Case {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn what_is_seen_is_what_the_rules_see(case in cases()) {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(case.check());
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(case.check());
     }
 }
 
@@ -645,7 +653,7 @@ async fn an_organisation_reads_its_own_pages() {
     let mut records = Vec::new();
     for organisation in ["aaa", "acme", "zulu"] {
         records.extend((0..6_000_u64).map(|id| {
-            // Nothing that compresses well, so that there is something to leave out.
+            // The text is incompressible, so that pruning matters.
             let noise: String = (0..40)
                 .map(|part| {
                     format!("{:016x}", (id * 64 + part).wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -725,7 +733,7 @@ fn datafusion_still_panics_over_the_bounds_of_a_cast_of_a_negation() {
     assert!(!matches!(built, Ok(Ok(_))), "DataFusion is right, so `negated` may go");
 }
 
-/// Files of costs, some of nulls only; the least is 0.5.
+/// Creates files of costs, some with only nulls. The minimum is 0.5.
 async fn files_of_nulls() -> Rig {
     let rig = Rig::new().await;
     let nulls = vec![None; 30];
@@ -784,7 +792,7 @@ async fn a_minimum_beside_a_maximum_is_right_over_files_of_nulls() {
     for _ in 0..100 {
         assert_eq!(bounds(&ours).await, (0.5, 900.0));
     }
-    // The filter that is switched off, switched on again.
+    // The same session with the disabled filter enabled.
     let theirs = session::session(&rig.queries.base, vec![logs()], None, None);
     theirs
         .state_ref()

@@ -1,9 +1,9 @@
-//! Keeps conditions above an aggregate that gives a row even where it reads none.
+//! Keeps conditions above an aggregate that returns a row even for an empty input.
 //!
-//! DataFusion moves a condition below an aggregate if its columns are keys of the groups, and a
-//! condition without columns is one of these. So `select count(*) from t having 1 = (select max(a)
-//! from u)` gave a row whatever `a` is: an aggregate without keys, or one with grouping sets, has a
-//! row for no rows.
+//! DataFusion moves a condition below an aggregate if its columns are group keys, and a condition
+//! without columns qualifies. So `select count(*) from t having 1 = (select max(a) from u)`
+//! returned a row for any `a`: an aggregate without keys, or one with grouping sets, has a row for
+//! an empty input.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// The name of the rule that moves conditions.
+/// Name of the rule that moves conditions.
 const MOVES_CONDITIONS: &str = "push_down_filter";
 
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// The rule, around DataFusion's.
+/// Wrapper of DataFusion's rule.
 #[derive(Debug)]
 struct AboveTotals(Rule);
 
-/// Puts the rule in the place of DataFusion's.
+/// Replaces DataFusion's rule by the wrapper.
 pub(super) fn insert(rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.name() == MOVES_CONDITIONS) {
         *rule = Arc::new(AboveTotals(Arc::clone(rule)));
@@ -42,15 +42,12 @@ impl OptimizerRule for AboveTotals {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        match is_above_total(&plan) {
-            true => Ok(Transformed::no(plan)),
-            false => self.0.rewrite(plan, config),
-        }
+        if is_above_total(&plan) { Ok(Transformed::no(plan)) } else { self.0.rewrite(plan, config) }
     }
 }
 
-/// Returns whether a plan is a filter of an aggregate that has a row for no rows. None of the
-/// columns that it gives are such that a condition on them could move.
+/// Returns true if a plan is a filter of an aggregate that has a row for an empty input. A
+/// condition on its output columns could not move in any case.
 fn is_above_total(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Filter(filter) = plan else { return false };
     match filter.input.as_ref() {

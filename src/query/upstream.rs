@@ -1,7 +1,7 @@
-//! What DataFusion and its parser get wrong, beside what is answered here.
+//! Faults of DataFusion and its parser, and their workarounds.
 //!
-//! Each case is answered rightly here and wrongly by DataFusion alone. When a case fails because
-//! DataFusion alone is right, too, what works around it here is needless; each says what that is.
+//! Each case has the right answer with the workaround and a wrong one from DataFusion alone. A case
+//! that fails because DataFusion alone is right names a workaround that can be removed.
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field};
@@ -14,10 +14,10 @@ use url::Url;
 use super::*;
 
 struct Case {
-    /// What can go when DataFusion is right.
+    /// Workaround that can be removed once DataFusion is right.
     workaround: &'static str,
     statement: &'static str,
-    /// The rows, their columns between `|`, rows between `;`; none = refused.
+    /// Expected rows, with `|` between columns and `;` between rows. `None` for a refusal.
     right: Option<&'static str>,
 }
 
@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Ten rows, the last first, in two partitions.
+/// Creates ten rows, the last first, in two partitions.
 fn table() -> MemTable {
     let rows = |from: i64, to: i64| {
         let places: Vec<i64> = (from..to).rev().collect();
@@ -181,7 +181,7 @@ fn table() -> MemTable {
     MemTable::try_new(partitions[0][0].schema(), partitions).unwrap()
 }
 
-/// The rows that a session answers with, as the cases write them.
+/// Returns the rows of a session's answer, in the format of the cases.
 async fn rows(
     session: &SessionContext,
     plan: datafusion::logical_expr::LogicalPlan,

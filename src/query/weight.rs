@@ -1,34 +1,34 @@
-//! What reading a file takes in memory, from its footer alone: so that batches are cut by bytes and
-//! not by rows, and nobody opens more files at once than there is memory for.
+//! Estimates the memory to read a file from its footer alone, so that batches are limited by bytes
+//! and not by rows, and only as many files are open as fit into memory.
 //!
-//! A reader holds the packed columns of one row group, one unpacked page of each column, and the
-//! batch that it gives. The index of pages says how many bytes of text each unpacks to, however
-//! well it packs.
+//! A reader holds the compressed columns of one row group, one uncompressed page of each column,
+//! and the current batch. The index of pages has the uncompressed bytes of text in each, however
+//! well it compresses.
 
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
-/// Bytes that a batch should come to where there is memory for it.
+/// Target size of a batch, in bytes.
 const BATCH_BYTES: u64 = 2 << 20;
-/// Bytes of a batch at least, but for a single row.
+/// Minimum size of a batch in bytes, unless it is a single row.
 const LEAST_BATCH_BYTES: u64 = 64 << 10;
-/// The part of the memory that a reader has which a batch may take: a sort holds several, twice.
+/// Share of a reader's memory for a batch, as a divisor: a sort holds several, twice.
 const BATCH_PART: u64 = 32;
-/// A page unpacks to about this much where nothing else is known.
+/// Assumed size of an uncompressed page, in bytes.
 const PAGE_BYTES: u64 = 1 << 20;
 
-/// What a reader of a file holds.
+/// Memory of a reader of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Packed bytes of the largest row group, of the columns that are read.
+    /// Compressed bytes of the largest row group, in the columns that are read.
     pub group: u64,
-    /// Unpacked bytes of the largest pages, one of each column that is read.
+    /// Uncompressed bytes of the largest pages, one of each column that is read.
     pub pages: u64,
-    /// Unpacked bytes of a row, on average over the page that has the largest rows.
+    /// Uncompressed bytes of a row, on average over the page with the largest rows.
     pub row: u64,
 }
 
 impl Weight {
-    /// The heavier of two in each respect.
+    /// Returns the maximum of each figure.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -38,21 +38,22 @@ impl Weight {
         }
     }
 
-    /// Rows of a batch for a reader that has so much memory, at most `most`: one where a row alone
-    /// is as big as a batch should be.
+    /// Returns the rows of a batch for a reader with this much memory, at most `most`. It is 1 if a
+    /// single row exceeds the size of a batch.
     pub fn batch_rows(self, most: usize, memory: u64) -> usize {
         let bytes = (memory / BATCH_PART).clamp(LEAST_BATCH_BYTES, BATCH_BYTES);
         usize::try_from(bytes / self.row.max(1)).unwrap_or(most).clamp(1, most.max(1))
     }
 
-    /// Bytes that a reader holds which gives batches of so many rows.
+    /// Returns the bytes that a reader holds with batches of this many rows.
     pub fn held(self, batch_rows: usize) -> u64 {
         let batch = self.row.saturating_mul(batch_rows as u64);
         self.group.saturating_add(self.pages).saturating_add(batch)
     }
 }
 
-/// Weighs a file as read by these columns, such as `id` and `request.body`; none means all.
+/// Returns the weight of a file for a reader of these columns, such as `id` and `request.body`.
+/// `None` means all columns.
 pub(super) fn weigh(metadata: &ParquetMetaData, columns: Option<&[String]>) -> Weight {
     let groups = metadata.row_groups().iter().enumerate();
     groups
@@ -78,7 +79,8 @@ fn weigh_group(
         let pages = known.and_then(|index| {
             Some((index.page_locations(), index.unencoded_byte_array_data_bytes()?))
         });
-        let (mut page, mut row) = (unpacked.min(PAGE_BYTES), unpacked / rows);
+        let mut page = unpacked.min(PAGE_BYTES);
+        let mut row = unpacked / rows;
         for (at, bytes) in pages.iter().flat_map(|(_, bytes)| bytes.iter().enumerate()) {
             let bytes = u64::try_from(*bytes).unwrap_or(0);
             let first = |at: usize| {
@@ -96,7 +98,7 @@ fn weigh_group(
     weight
 }
 
-/// Whether the leaf `request.body` is a part of the column `request` or `request.body`.
+/// Returns true if the leaf `request.body` is a part of the column `request` or `request.body`.
 fn is_part(leaf: &str, column: &str) -> bool {
     leaf.strip_prefix(column).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

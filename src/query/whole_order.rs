@@ -1,9 +1,9 @@
-//! Sorts partitions by all that their merge compares.
+//! Sorts partitions by all columns that their merge compares.
 //!
-//! DataFusion leaves out of the sort of a partition what is constant in it, as `a` is in each half
-//! of `select 1 as a … union all select 2 as a …`. Where such a sort keeps the first rows only, all
-//! partitions share one bound, which compares rows of different `a` by the rest alone and drops
-//! rows that come first.
+//! DataFusion leaves constant columns out of the sort of a partition, as `a` in each half of
+//! `select 1 as a … union all select 2 as a …`. If such a sort keeps only the first rows, all
+//! partitions share one bound, which compares rows with different `a` by the other columns alone
+//! and drops rows that come first.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 
-/// The rule.
+/// The optimizer rule.
 #[derive(Debug)]
 pub(super) struct WholeOrder;
 
@@ -43,7 +43,7 @@ impl PhysicalOptimizerRule for WholeOrder {
     }
 }
 
-/// The merge over sorts by all of its order; none if there is nothing to change.
+/// Returns the merge over sorts by its whole order. `None` if there is nothing to change.
 fn whole(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let merge = node.downcast_ref::<SortPreservingMergeExec>()?;
     let sort = merge.input().downcast_ref::<SortExec>()?;

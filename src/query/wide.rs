@@ -1,8 +1,7 @@
 //! Finds statements that read bodies, which work in batches of fewer rows.
 //!
-//! A batch of 8,192 rows is right for figures and names. With bodies of some KB, it would be a
-//! hundred MB at each step of the plan, so a statement that reads bodies works in batches of fewer
-//! rows.
+//! A batch of 8,192 rows is right for figures and names. With bodies of several KB, each step of
+//! the plan would hold a hundred MB.
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -10,7 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::row_security::is_message;
 
-/// Returns whether a plan reads a column of messages.
+/// Returns true if a plan reads a column of messages.
 pub(super) fn reads_messages(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {

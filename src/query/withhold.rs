@@ -1,18 +1,17 @@
 //! Refuses statements that read columns which are withheld from their reader.
 //!
 //! A key without `logs.read` gets null for the bodies of calls, and every key of an organisation
-//! for the fields that are denied to it. A condition, an order or a count over those nulls would be
-//! a wrong answer that looks like a right one, so only the columns of an answer may be withheld
-//! ones. The check follows each column through the plan, from the tables up, after views, aliases
-//! and common table expressions are expanded and before anything is optimised away. A withheld
-//! column may pass through as it is; every expression over it is an error that names the column and
-//! why it is withheld. The headers of a message whose body is withheld are not, and neither are the
-//! other keys of the metadata where a key is.
+//! for its denied fields. A condition, an order or a count over those nulls would be a wrong answer
+//! that looks right, so withheld columns may only be columns of the answer. The check follows each
+//! column through the plan, from the tables up, after views, aliases and common table expressions
+//! are expanded and before the plan is optimized. A withheld column may be passed on unchanged;
+//! every expression over it is an error that names the column and the reason. If the body of a
+//! message is withheld, its headers are not; if a key of the metadata is, the other keys are not.
 //!
-//! Reports and analytics are statements of our own, which compute more than each answer needs. Of
-//! these an expression over a withheld column is an error where it decides on rows (a condition, a
-//! join, a group, an order), or where it is in the answer; analytics are told which of their
-//! figures are so, and have others beside them ([`Reads::Figures`]).
+//! Reports and analytics are gatelog's own statements, which compute more than each answer needs.
+//! In these, an expression over a withheld column is an error if it decides on rows (a condition, a
+//! join, a group, an order), or if it is in the answer. Analytics get a list of such figures
+//! instead, since they have others beside them ([`Reads::Figures`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,30 +35,31 @@ use crate::error::Error;
 /// Names of withheld columns, such as `request.body`.
 type Names = BTreeSet<String>;
 
-/// Who wrote a statement, which decides how it may read withheld columns.
+/// Author of a statement, which decides how it may read withheld columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reads {
-    /// A client: every expression over one is an error.
+    /// A client: every expression over a withheld column is an error.
     #[default]
     Anything,
-    /// We did: an expression over one is an error where it decides on rows or is in the answer.
+    /// A report: an expression over a withheld column is an error if it decides on rows or is in
+    /// the answer.
     Report,
-    /// We did: the columns of the answer that are computed from one are told, and are worth
-    /// nothing.
+    /// Analytics: columns of the answer that are computed from withheld ones are listed, and their
+    /// values are meaningless.
     Figures,
 }
 
-/// What is withheld of an answer.
+/// Withheld columns of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Withheld {
     /// Withheld columns that the answer has, which are null there, such as `request.body`.
     pub columns: Vec<String>,
-    /// Columns of the answer that are computed from withheld ones, with these: only for
+    /// Columns of the answer that are computed from withheld ones, with these. Only for
     /// [`Reads::Figures`].
     pub figures: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Checks a plan; gives the withheld columns that its answer has.
+/// Checks a plan. Returns the withheld columns of its answer.
 pub(super) fn check(
     plan: &LogicalPlan,
     reads: Reads,
@@ -67,7 +67,8 @@ pub(super) fn check(
 ) -> crate::error::Result<Withheld> {
     let walk = Walk { reads, ..Walk::default() };
     let checked = walk.outputs_of(plan).and_then(|answer| {
-        let (mut columns, mut figures) = (Names::new(), BTreeMap::new());
+        let mut columns = Names::new();
+        let mut figures = BTreeMap::new();
         for (field, holds) in answer.schema.fields().iter().zip(&answer.holds) {
             match holds {
                 Holds::Made(names) if reads == Reads::Figures => {
@@ -82,16 +83,16 @@ pub(super) fn check(
     checked.map_err(|error| refusal(error, denied))
 }
 
-/// What a column holds that is withheld.
+/// Withheld content of a column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Holds {
     #[default]
     Nothing,
     /// A message or the metadata, parts of which are withheld.
     Parts(Names, Open),
-    /// Nothing but a withheld value.
+    /// Only a withheld value.
     Value(Names),
-    /// What an expression made of withheld values, in a statement of our own.
+    /// The result of an expression over withheld values, in a statement of gatelog itself.
     Made(Names),
 }
 
@@ -123,7 +124,7 @@ impl Holds {
         .flatten()
     }
 
-    /// The column of a union of this one and another.
+    /// Returns the content of a column of a union of two inputs.
     fn or(self, other: Self) -> Self {
         let names = || self.names().chain(other.names()).cloned().collect();
         match (&self, &other) {
@@ -138,11 +139,11 @@ impl Holds {
     }
 }
 
-/// The columns that a node of the plan gives.
+/// Output columns of a node of the plan.
 #[derive(Clone, Debug)]
 struct Outputs {
     schema: DFSchemaRef,
-    /// One for each field of the schema.
+    /// Content of each field of the schema.
     holds: Vec<Holds>,
 }
 
@@ -155,7 +156,7 @@ impl Outputs {
         self.holds.iter().flat_map(Holds::names)
     }
 
-    /// Refuses rows that are compared or gone over as a whole, where they hold something.
+    /// Returns an error if rows with withheld content are compared or processed as a whole.
     fn all_open(&self) -> Result<()> {
         refuse_any(self.names())
     }
@@ -165,9 +166,9 @@ impl Outputs {
 #[derive(Debug, Default)]
 struct Walk {
     reads: Reads,
-    /// What the nodes give whose parent was not visited yet.
+    /// Outputs of the nodes whose parent has not been visited yet.
     done: Vec<Outputs>,
-    /// What surrounds the subquery that this plan is, the nearest last.
+    /// Inputs of the queries around this subquery, the nearest last.
     outer: Vec<Outputs>,
 }
 
@@ -175,8 +176,8 @@ impl<'n> TreeNodeVisitor<'n> for Walk {
     type Node = LogicalPlan;
 
     fn f_down(&mut self, node: &'n LogicalPlan) -> Result<TreeNodeRecursion> {
-        // A lateral subquery stands on the right of a join and may refer to what was visited last,
-        // its left.
+        // A lateral subquery is the right side of a join and may refer to the left side, which was
+        // visited last.
         if matches!(node, LogicalPlan::Subquery(_)) {
             let left = self.done.last().cloned();
             self.outer.push(left.unwrap_or_else(|| Outputs {
@@ -214,7 +215,7 @@ impl Walk {
             .ok_or_else(|| DataFusionError::Internal("a plan has no columns to follow".to_owned()))
     }
 
-    /// What the columns of a node hold, by what those of its inputs do.
+    /// Returns the content of a node's columns, given that of its inputs.
     fn holds(&self, node: &LogicalPlan, inputs: &[Outputs]) -> Result<Vec<Holds>> {
         let first = || inputs.first().map(|input| input.holds.clone()).unwrap_or_default();
         let nothing = |columns: usize| vec![Holds::Nothing; columns];
@@ -267,8 +268,7 @@ impl Walk {
                 let places = unnest.dependency_indices.iter();
                 Ok(places.map(|place| holds.get(*place).cloned().unwrap_or_default()).collect())
             }
-            // Their rows are compared, or the columns are gone over again, or nothing is known of
-            // what is done with them.
+            // Their rows are compared, or their columns are computed in an unknown way.
             LogicalPlan::Distinct(Distinct::All(_))
             | LogicalPlan::RecursiveQuery(_)
             | LogicalPlan::Extension(_) => {
@@ -282,7 +282,7 @@ impl Walk {
         }
     }
 
-    /// What expressions hold that are columns of an answer.
+    /// Returns the content of expressions that are columns of an answer.
     fn outputs(&self, exprs: &[Expr], inputs: &[Outputs]) -> Result<Vec<Holds>> {
         let output = |expr: &Expr| match self.bare(expr, inputs)? {
             Some(holds) => Ok(holds),
@@ -291,7 +291,7 @@ impl Walk {
         exprs.iter().map(output).collect()
     }
 
-    /// What an expression makes, which in a statement of a client may not read anything withheld.
+    /// Returns the content of an expression. A client's expression may not read anything withheld.
     fn made(&self, expr: &Expr, inputs: &[Outputs]) -> Result<Holds> {
         if self.reads == Reads::Anything {
             return self.open(expr, inputs).map(|()| Holds::Nothing);
@@ -307,12 +307,12 @@ impl Walk {
         Ok(())
     }
 
-    /// Refuses an expression that reads something withheld.
+    /// Returns an error if an expression reads withheld content.
     fn open(&self, expr: &Expr, inputs: &[Outputs]) -> Result<()> {
         refuse_any(self.read_by(expr, inputs)?.iter())
     }
 
-    /// The withheld columns that an expression reads.
+    /// Returns the withheld columns that an expression reads.
     fn read_by(&self, expr: &Expr, inputs: &[Outputs]) -> Result<Names> {
         let mut names = Names::new();
         expr.apply(|part| {
@@ -322,7 +322,7 @@ impl Walk {
             }
             #[expect(deprecated, reason = "the planner still makes it")]
             match part {
-                // It tells of rows, not of columns.
+                // It depends on rows, not on columns.
                 Expr::Exists(Exists { subquery, .. }) => drop(self.subquery(subquery, inputs)?),
                 Expr::InSubquery(InSubquery { subquery, .. })
                 | Expr::SetComparison(SetComparison { subquery, .. }) => {
@@ -331,7 +331,7 @@ impl Walk {
                 Expr::Wildcard { .. } => {
                     names.extend(inputs.iter().flat_map(Outputs::names).cloned())
                 }
-                // A parameter of a report that was not given restricts nothing.
+                // A report's parameter that was not given restricts nothing.
                 other if is_true(other) => return Ok(TreeNodeRecursion::Jump),
                 _ => {}
             }
@@ -340,17 +340,18 @@ impl Walk {
         Ok(names)
     }
 
-    /// What an expression holds that is a column, a part of one or a subquery, under whatever name;
-    /// none if it is more.
+    /// Returns the content of an expression that is just a column, a part of one or a subquery,
+    /// under any name. `None` for any other expression.
     fn bare(&self, expr: &Expr, inputs: &[Outputs]) -> Result<Option<Holds>> {
-        let (mut expr, mut part) = (expr, None);
+        let mut expr = expr;
+        let mut part = None;
         loop {
             match expr {
                 Expr::Alias(alias) => expr = &alias.expr,
                 Expr::ScalarFunction(function) if function.func.inner().is::<GetFieldFunc>() => {
                     let [of, names @ ..] = function.args.as_slice() else { return Ok(None) };
-                    // Of a message or the metadata, nothing but a text can be taken, so this is the
-                    // only part, or the first one.
+                    // Only a text can be taken from a message or the metadata, so this is the only
+                    // part, or the first one.
                     part = Some(names);
                     expr = of;
                 }
@@ -367,7 +368,7 @@ impl Walk {
         };
         Ok(match (whole, part) {
             (whole, None) => Some(whole),
-            // The names of the parts may be expressions of their own.
+            // The names of the parts may be expressions themselves.
             (Holds::Nothing, Some(_)) => None,
             (Holds::Parts(_, open), Some([name]))
                 if text(name).is_some_and(|name| open.has(name)) =>
@@ -379,15 +380,15 @@ impl Walk {
         })
     }
 
-    /// Checks a subquery of an expression; gives its columns.
+    /// Checks a subquery of an expression. Returns its columns.
     fn subquery(&self, subquery: &Subquery, inputs: &[Outputs]) -> Result<Outputs> {
         let outer = self.outer.iter().chain(inputs).cloned().collect();
         Walk { reads: self.reads, done: Vec::new(), outer }.outputs_of(&subquery.subquery)
     }
 }
 
-/// What a column holds. One that is found nowhere holds all that is withheld, to be on the safe
-/// side.
+/// Returns the content of a column. A column that is not found counts as wholly withheld, to be
+/// safe.
 fn find<'a>(column: &Column, all: impl Iterator<Item = &'a Outputs> + Clone) -> Result<Holds> {
     if let Some(holds) = all.clone().find_map(|outputs| outputs.find(column)) {
         return Ok(holds.clone());
@@ -406,7 +407,7 @@ fn text(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// Whether an expression is `null is null`, or that or something else.
+/// Returns true if an expression is `null is null`, or a disjunction with it.
 fn is_true(expr: &Expr) -> bool {
     match expr {
         Expr::IsNull(of) => matches!(of.as_ref(), Expr::Literal(value, _) if value.is_null()),
@@ -417,7 +418,7 @@ fn is_true(expr: &Expr) -> bool {
     }
 }
 
-/// What the columns of a table hold, by what the reader is shown of them.
+/// Returns the content of the columns of a table, by their visible parts.
 fn from_scan(scan: &TableScan) -> Vec<Holds> {
     let provider = source_as_provider(&scan.source).ok();
     let table = provider.as_ref().and_then(|provider| provider.downcast_ref::<StoredTable>());
@@ -440,7 +441,8 @@ fn from_scan(scan: &TableScan) -> Vec<Holds> {
     holds.collect()
 }
 
-/// A join hands on the columns of its sides, of one of them, or of one and a mark.
+/// Returns the content of a join's columns: those of its sides, of one of them, or of one and a
+/// mark.
 fn from_join(join: &Join, inputs: &[Outputs]) -> Vec<Holds> {
     let side =
         |place: usize| inputs.get(place).map(|input| input.holds.clone()).unwrap_or_default();
@@ -455,7 +457,7 @@ fn from_join(join: &Join, inputs: &[Outputs]) -> Vec<Holds> {
     }
 }
 
-/// A statement reads these columns.
+/// Error of a statement that reads these columns.
 #[derive(Debug)]
 struct Refused(Names);
 
@@ -489,25 +491,30 @@ impl Refused {
     }
 }
 
-/// What an error of this file calls the statement that is refused, first in its message.
+/// Subject of this file's errors, at the start of their messages.
 pub const A_STATEMENT: &str = "the statement";
 
-/// Says what reads withheld columns, and what can be done.
+/// Returns the error for reading withheld columns, with its remedies.
 pub fn refused_text(reader: &str, columns: &BTreeSet<String>, denied: &Denied) -> String {
     let quoted = |names: &[&str]| format!("`{}`", names.join("`, `"));
-    let (fields, bodies): (Vec<&str>, Vec<&str>) =
-        columns.iter().map(String::as_str).partition(|column| denied.told(column).next().is_some());
-    let told: BTreeSet<&str> = fields.iter().flat_map(|column| denied.told(column)).collect();
-    let told: Vec<&str> = told.into_iter().collect();
-    let (mut reads, mut remedies) = (Vec::new(), Vec::new());
+    let (fields, bodies): (Vec<&str>, Vec<&str>) = columns
+        .iter()
+        .map(String::as_str)
+        .partition(|column| denied.revealed_by(column).next().is_some());
+    let denying: BTreeSet<&str> =
+        fields.iter().flat_map(|column| denied.revealed_by(column)).collect();
+    let denying: Vec<&str> = denying.into_iter().collect();
+    let mut reads = Vec::new();
+    let mut remedies = Vec::new();
     if !bodies.is_empty() {
         reads.push(format!("{}, and the key lacks the scope `logs.read`", quoted(&bodies)));
         remedies.push("use a key with `logs.read`");
     }
     if !fields.is_empty() {
-        let told = if told == fields { String::new() } else { format!(" ({})", quoted(&told)) };
+        let named =
+            if denying == fields { String::new() } else { format!(" ({})", quoted(&denying)) };
         reads.push(format!(
-            "{}, which the denied fields of this organisation or workspace{told} withhold",
+            "{}, which the denied fields of this organisation or workspace{named} withhold",
             quoted(&fields)
         ));
         remedies.push("ask the operator");

@@ -1,25 +1,25 @@
-//! Switches off single workarounds for faults of DataFusion and its parser, for tests that have to
+//! Switches off single workarounds for faults of DataFusion and its parser, for tests that must
 //! find those faults.
 //!
-//! A debug build reads their names, between commas, from the environment variable
-//! `GATELOG_TEST_WITHOUT`. A release build has all of them on and does not look.
+//! A debug build reads their names, separated by commas, from the environment variable
+//! `GATELOG_TEST_WITHOUT`. A release build uses all workarounds and ignores the variable.
 
 use crate::error::Result;
 
-/// Something that is done here because DataFusion or its parser is wrong.
+/// A workaround for a fault of DataFusion or its parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Workaround {
-    /// Operators bind as in PostgreSQL: `a ->> 'b' = 'c'`.
+    /// Operators have the precedence of PostgreSQL: `a ->> 'b' = 'c'`.
     Precedence,
     /// The right side of `is distinct from` ends where PostgreSQL ends it.
     DistinctFrom,
     /// `not exists (…) is null` is `not (exists (…) is null)`.
     NotExists,
-    /// LIKE takes any escape character.
+    /// LIKE accepts any escape character.
     Escape,
     /// `in (select …)` has three values.
     Membership,
-    /// Columns are told apart that differ in a cast.
+    /// Columns that differ only in a cast are distinguished.
     Casts,
     /// Ranks are signed.
     SignedRank,
@@ -31,13 +31,13 @@ pub(super) enum Workaround {
     AggregateBounds,
     /// Parts of columns are not moved below joins.
     LeafPushdown,
-    /// Two stages of an aggregate may disagree on nulls.
+    /// Stages of an aggregate may disagree on nulls.
     AggregateSchemas,
-    /// Partitions are sorted by all that their merge compares.
+    /// Partitions are sorted by all columns that their merge compares.
     WholeOrder,
-    /// Plans pass whose rows are sorted as needed, and are sorted again where they are not.
+    /// Plans with sorted rows are accepted, and unsorted rows are sorted.
     Sanity,
-    /// Conditions stay above an aggregate that has a row for no rows.
+    /// Conditions stay above an aggregate that has a row for an empty input.
     Totals,
     /// The innermost aggregate is answered from statistics first.
     Known,
@@ -74,10 +74,10 @@ mod switch {
         ("negated", Workaround::Negated),
     ];
 
-    /// What is switched off, or the first name that is unknown.
+    /// Workarounds that are switched off, or the first unknown name.
     static OFF: LazyLock<std::result::Result<Vec<Workaround>, String>> = LazyLock::new(|| {
-        let said = std::env::var(VARIABLE).unwrap_or_default();
-        said.split(',').map(str::trim).filter(|name| !name.is_empty()).map(named).collect()
+        let value = std::env::var(VARIABLE).unwrap_or_default();
+        value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(named).collect()
     });
 
     fn named(name: &str) -> std::result::Result<Workaround, String> {
@@ -114,7 +114,7 @@ pub(super) fn check() -> Result<()> {
     switch::check()
 }
 
-/// Returns whether a workaround is switched off.
+/// Returns true if a workaround is switched off.
 pub(super) fn is_off(workaround: Workaround) -> bool {
     switch::is_off(workaround)
 }

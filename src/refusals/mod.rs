@@ -7,12 +7,12 @@
 //! file of its own in the store ([`file`]), where commands and other nodes read it. The file is
 //! written in the background: a crash loses the refusals of the last seconds, never a record. The
 //! list of an organisation is deleted with the organisation. An erasure of some of its records
-//! deletes the excerpts, because nothing tells which user they quote.
+//! deletes the excerpts, because they may quote the erased user.
 
 mod book;
 mod file;
 mod shown;
-mod told;
+mod log_lines;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::book::Book;
-use self::told::Told;
+use self::log_lines::LogLines;
 use crate::catalog::State;
 use crate::error::Error;
 use crate::ingest::{DEFAULT_ORGANISATION, Policy, Rejection, SourceFormat};
@@ -254,7 +254,7 @@ pub struct Refusals {
 #[derive(Debug, Default)]
 struct Inner {
     book: Book,
-    told: Told,
+    log_lines: LogLines,
     counts: BTreeMap<(Source, Reason), u64>,
     /// Refusals that count as refused records: not those of whole requests.
     records: u64,
@@ -316,18 +316,18 @@ impl Refusals {
             inner.records += records;
             for entry in &entries {
                 *inner.counts.entry((entry.source, entry.reason)).or_default() += entry.count;
-                inner.told.count(entry.source, entry.reason, entry.count);
+                inner.log_lines.count(entry.source, entry.reason, entry.count);
             }
             few(entries).into_iter().for_each(|entry| inner.book.add(entry));
-            inner.told.due(now)
+            inner.log_lines.due(now)
         };
-        due.iter().for_each(told::Line::write);
+        due.iter().for_each(log_lines::Line::write);
     }
 
     /// Logs the lines that have become due since the last refusal.
-    pub fn tell(&self) {
-        let due = self.inner.lock().told.due((self.now)());
-        due.iter().for_each(told::Line::write);
+    pub fn log_due(&self) {
+        let due = self.inner.lock().log_lines.due((self.now)());
+        due.iter().for_each(log_lines::Line::write);
     }
 
     /// Returns the current figures.

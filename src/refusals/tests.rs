@@ -282,28 +282,28 @@ async fn the_file_brings_the_list_over_a_restart_and_to_others() {
 
 #[test]
 fn the_log_has_a_line_for_a_kind_every_ten_seconds() {
-    let mut told = Told::default();
+    let mut log_lines = LogLines::default();
     let mut lines = Vec::new();
     for second in [0, 1, 5, 9, 10, 12] {
-        told.count(Source::Portkey, Reason::Missing, 1_000);
-        lines.extend(told.due(at(second)).into_iter().map(|line| (second, line)));
+        log_lines.count(Source::Portkey, Reason::Missing, 1_000);
+        lines.extend(log_lines.due(at(second)).into_iter().map(|line| (second, line)));
     }
-    told.count(Source::Native, Reason::Busy, 1);
+    log_lines.count(Source::Native, Reason::Busy, 1);
     for second in [13, 30, 31, 60] {
-        lines.extend(told.due(at(second)).into_iter().map(|line| (second, line)));
+        lines.extend(log_lines.due(at(second)).into_iter().map(|line| (second, line)));
     }
     let missing =
-        |refused| told::Line { source: Source::Portkey, reason: Reason::Missing, refused };
-    let busy = told::Line { source: Source::Native, reason: Reason::Busy, refused: 1 };
+        |refused| log_lines::Line { source: Source::Portkey, reason: Reason::Missing, refused };
+    let busy = log_lines::Line { source: Source::Native, reason: Reason::Busy, refused: 1 };
     // The line of second 10 counts seconds 1 to 10, the one of second 30 counts second 12.
     assert_eq!(
         lines,
         [(0, missing(1_000)), (10, missing(4_000)), (13, busy), (30, missing(1_000))]
     );
-    told.count(Source::Native, Reason::Busy, 2);
+    log_lines.count(Source::Native, Reason::Busy, 2);
     assert_eq!(
-        told.due(at(-100)),
-        [told::Line { refused: 2, ..busy }],
+        log_lines.due(at(-100)),
+        [log_lines::Line { refused: 2, ..busy }],
         "a clock that is set back silences nothing"
     );
 }

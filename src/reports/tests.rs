@@ -109,7 +109,7 @@ fn every_file_is_registered_and_every_registered_report_is_a_file() {
 }
 
 #[test]
-fn headers_say_the_same_of_the_same_parameter() {
+fn headers_agree_on_shared_parameters() {
     for report in list() {
         for param in &report.params {
             assert!(
@@ -237,8 +237,8 @@ fn a_wrong_value_is_refused_with_what_was_expected() {
             "`fortnight`; expected one of hour, day, week, month, year",
         ),
     ] {
-        let said = message(report, &[(name, value)]);
-        assert!(said.contains(words), "{said} does not contain {words}");
+        let text = message(report, &[(name, value)]);
+        assert!(text.contains(words), "{text} does not contain {words}");
     }
 }
 

@@ -1,13 +1,12 @@
-//! Files of export jobs as data: which of them may still be read, by whom, by which link, and which
-//! must go. Pure.
+//! Files of export jobs as data: access, links and deletion. Pure.
 //!
-//! A file may be read while its job has it and its days have not passed. A job loses it as soon as
-//! it shows more than may be seen: when records are erased, when a plan keeps them shorter or lets
-//! exports reach less far back, when fields are denied. What is being written then begins anew.
-//! Files that no job has any more are named by [`Document::export_leftovers`] until they are gone.
-//! A job whose filters name an end user who is erased goes as a whole: without the filter it would
-//! be another export. Where all of an organisation is erased its own jobs go, for they may name
-//! anybody.
+//! A file may be read while its job has it and its retention has not passed. A job loses its file
+//! as soon as the file contains more than may be seen: when records are erased, when a plan
+//! shortens their retention or the reach of exports, or when fields are denied. A running job then
+//! starts over. Files that no job has any more are listed in [`Document::export_leftovers`] until
+//! they are deleted. A job whose filters name an erased end user is deleted as a whole: without the
+//! filter it would be another export. An erasure of a whole organisation deletes its jobs, because
+//! they may name any user.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -22,14 +21,15 @@ use crate::catalog::signature::{sign, verify};
 use crate::catalog::user_mentions::{filter_names, holds_word};
 use crate::error::{Error, Result};
 
-/// How long a link to a file opens, seconds.
+/// Lifetime of a link to a file, in seconds.
 pub const LINK_SECONDS: i64 = 3_600;
-/// Most organisations that are noted of a job that is being written, until it begins anew at once.
+/// Maximum number of organisations recorded for a running job. Beyond it the job starts over at
+/// once.
 const MAX_NARROWED: usize = 1_000;
 const KEPT_SHORTER: &str = "records are kept shorter since it was written";
 
 impl Document {
-    /// Takes back what jobs wrote and are writing.
+    /// Withdraws the files of the selected jobs, and restarts running ones.
     pub(in crate::catalog) fn withdraw_exports(
         &mut self,
         why: &str,
@@ -47,7 +47,7 @@ impl Document {
         }
     }
 
-    /// Takes back what shows records that are erased now, with every trace of an erased end user.
+    /// Withdraws files with records that are now erased, and every mention of an erased end user.
     pub(in crate::catalog) fn erase_exports(&mut self, organisation: &str, user: Option<&str>) {
         self.withdraw_exports("records were erased after it was written", |job| {
             job.holds(organisation)
@@ -56,18 +56,12 @@ impl Document {
         let naming = |job: &mut ExportJob| job.may_hold(organisation) && job.selects(user);
         let gone = self.export_jobs.extract_if(.., naming);
         self.export_leftovers.extend(gone.filter_map(|job| Some(job.file?.name)));
-        let told = |job: &&mut ExportJob| {
-            job.description.as_ref().is_some_and(|text| holds_word(text, user))
-        };
-        self.export_jobs.iter_mut().filter(|job| job.may_hold(organisation)).filter(told).for_each(
-            |job| {
-                job.description = None;
-            },
-        );
+        for job in self.export_jobs.iter_mut().filter(|job| job.may_hold(organisation)) {
+            job.description.take_if(|text| holds_word(text, user));
+        }
     }
 
-    /// Takes back what shows more than plans and the retention of other organisations let be seen
-    /// since they were those of `before`.
+    /// Withdraws files with more than the plans and retention times allow, given those of `before`.
     pub(in crate::catalog) fn withdraw_narrowed(&mut self, before: &Self) {
         if self.export_jobs.is_empty() {
             return;
@@ -89,7 +83,7 @@ impl Document {
         for id in shorter.cloned().collect::<Vec<_>>() {
             self.withdraw_created(&id);
         }
-        // Where no node has said it, records are kept for ever.
+        // Without a recorded retention, records are kept for ever.
         let kept = |document: &Self| {
             document.unknown.as_ref().map_or(i32::MAX, |of| days_or_ever(of.retention_days))
         };
@@ -105,9 +99,9 @@ impl Document {
         }
     }
 
-    /// Takes back what has records of an organisation that was created just now and keeps them for
-    /// a shorter time. It seldom has any, so what is being written goes on until it is known whose
-    /// records it wrote.
+    /// Withdraws files with records of an organisation that was just created with a shorter
+    /// retention. They seldom have any, so running jobs go on until it is known whose records they
+    /// wrote.
     fn withdraw_created(&mut self, id: &str) {
         let writes =
             |job: &&mut ExportJob| job.status == ExportStatus::InProgress && job.may_hold(id);
@@ -120,7 +114,7 @@ impl Document {
         });
     }
 
-    /// Takes back files whose days have passed.
+    /// Withdraws files whose retention has passed.
     pub fn expire_exports(&mut self, now: DateTime<Utc>, keep_days: u64) {
         let why = format!("a file is kept {keep_days} days");
         self.withdraw_exports(&why, |job| {
@@ -133,7 +127,7 @@ impl Document {
         self.export_leftovers.retain(|name| !gone.contains(name));
     }
 
-    /// Names of files that belong to a job, or are known to go.
+    /// Returns the names of files that belong to a job or are to be deleted.
     pub fn known_export_files(&self) -> HashSet<&str> {
         let files = self.export_jobs.iter().filter_map(|job| job.file.as_ref());
         files
@@ -142,7 +136,7 @@ impl Document {
             .collect()
     }
 
-    /// The file of a job, if a key may read it.
+    /// Returns the file of a job, if a key may read it.
     pub fn export_file(
         &self,
         id: &str,
@@ -168,19 +162,20 @@ impl Document {
         Ok(file)
     }
 
-    /// A token that opens the file of a job until `expires_at`, for whoever has it.
+    /// Returns a token that opens the file of a job until `expires_at`, for anyone who has it.
     pub fn export_token(&self, file: &ExportFile, expires_at: DateTime<Utc>) -> Option<String> {
         let secret = self.share_secret.as_ref()?;
-        let (name, ends) = (&file.name, expires_at.timestamp());
+        let name = &file.name;
+        let ends = expires_at.timestamp();
         Some(format!("{name}.{ends}.{}", sign(secret.bytes(), &message(name, ends))))
     }
 
-    /// Makes the secret that links are signed with, if there is none.
+    /// Creates the secret that signs links, if there is none.
     pub fn ensure_secret(&mut self, random: [u8; 32]) {
         self.share_secret.get_or_insert_with(|| ShareSecret::new(random));
     }
 
-    /// The job and the file that a token opens. Whatever is wrong with it, it is none.
+    /// Returns the job and the file that a token opens. `None` for every kind of invalid token.
     pub fn open_export(
         &self,
         token: &str,
@@ -196,39 +191,40 @@ impl Document {
         }
         let ours = |job: &&ExportJob| job.file.as_ref().is_some_and(|file| file.name == name);
         let job = self.export_jobs.iter().find(ours)?;
-        // Whoever was given the token could read what is in the file.
+        // The person who was given the token could read the contents of the file.
         let file = self.export_file(&job.id, &Access::operator("link"), now, keep_days).ok()?;
         Some((job, file))
     }
 }
 
 impl ExportJob {
-    /// Whether what it writes may hold records of an organisation: the operator's holds those of
-    /// all.
+    /// Returns true if the job may write records of an organisation. The operator's jobs may write
+    /// those of all.
     fn may_hold(&self, organisation: &str) -> bool {
         self.organisation.as_deref().is_none_or(|own| own == organisation)
     }
 
-    /// Whether the file that it wrote, or what it is writing, may hold records of an organisation.
+    /// Returns true if the written file, or the one in progress, may hold records of an
+    /// organisation.
     fn holds(&self, organisation: &str) -> bool {
         self.may_hold(organisation)
             && self.file.as_ref().is_none_or(|file| file.may_hold(organisation))
     }
 
-    /// Whether its filters name an end user.
+    /// Returns true if the filters name an end user.
     fn selects(&self, user: &str) -> bool {
         self.filters.iter().any(|(name, value)| filter_names(name, value, user))
     }
 }
 
 impl ExportFile {
-    /// Whether it may hold records of an organisation, if its job may.
+    /// Returns true if the file may hold records of an organisation, given that its job may.
     pub(super) fn may_hold(&self, organisation: &str) -> bool {
         self.organisations.as_ref().is_none_or(|held| held.contains(organisation))
     }
 }
 
-/// Days of a retention, of which 0 is for ever.
+/// Returns a retention in days, with the maximum for 0, which means for ever.
 fn days_or_ever(days: i32) -> i32 {
     if days == 0 { i32::MAX } else { days }
 }
@@ -237,14 +233,15 @@ fn is_expired(file: &ExportFile, now: DateTime<Utc>, keep_days: u64) -> bool {
     expires_at(file, keep_days).is_some_and(|at| at <= now)
 }
 
-/// From when on a file may not be read; none = never.
+/// Returns the time from which a file may not be read. `None` for never.
 pub(in crate::catalog) fn expires_at(file: &ExportFile, keep_days: u64) -> Option<DateTime<Utc>> {
     let days =
         TimeDelta::try_days(i64::try_from(keep_days).ok()?).filter(|days| !days.is_zero())?;
     file.written_at.checked_add_signed(days)
 }
 
-/// What a token signs: each part with its length, so that no two have the same.
+/// Returns the text that a token signs. Each part is preceded by its length, so that no two files
+/// have the same text.
 fn message(name: &str, ends: i64) -> String {
     let ends = ends.to_string();
     ["gatelog export 1", name, &ends].iter().map(|part| format!("{}:{part}", part.len())).collect()

@@ -61,7 +61,7 @@ fn file(name: &str) -> ExportFile {
     }
 }
 
-/// A catalog with a job of `acme` that has succeeded with a file `a`.
+/// Returns a catalog with a job of `acme` that has succeeded with a file `a`.
 fn with_file() -> Document {
     let mut document = Document::default();
     document.create_organisation("acme", Organisation::new("enterprise", now()), 0).unwrap();
@@ -91,7 +91,7 @@ fn every_state_allows_what_the_table_says_and_nothing_else() {
     ] {
         let mut document = with_file();
         document.export_jobs[0].status = from;
-        let told = |result: Result<ExportStatus>, fine: bool, to: ExportStatus| match result {
+        let check = |result: Result<ExportStatus>, fine: bool, to: ExportStatus| match result {
             Ok(status) => assert!(fine && status == to, "{from:?} became {status:?}"),
             Err(error) => {
                 assert!(!fine && error.kind() == ErrorKind::Conflict, "{from:?}: {error}");
@@ -101,25 +101,25 @@ fn every_state_allows_what_the_table_says_and_nothing_else() {
                 );
             }
         };
-        told(
+        check(
             document.clone().start_export("1", &acme(), now()).map(|job| job.status),
             started,
             InProgress,
         );
-        told(
+        check(
             document.clone().cancel_export("1", &acme(), now()).map(|job| job.status),
             cancelled,
             Stopped,
         );
         let change = ExportChange::default();
-        told(
+        check(
             document.clone().update_export("1", &acme(), &change, 9, now()).map(|job| job.status),
             changed,
             Draft,
         );
-        told(document.export_file("1", &acme(), now(), 7).map(|_| Success), downloaded, Success);
+        check(document.export_file("1", &acme(), now(), 7).map(|_| Success), downloaded, Success);
         let text = serde_json::to_value(from).unwrap();
-        assert_eq!(text, from.name(), "its name in answers and in the catalog");
+        assert_eq!(text, from.name(), "one name in responses and in the catalog");
     }
 }
 
@@ -149,24 +149,24 @@ fn a_new_start_and_a_change_leave_the_old_file_to_be_deleted() {
 }
 
 #[test]
-fn a_run_that_was_overtaken_ends_without_a_trace() {
+fn a_superseded_run_ends_without_effect() {
     let mut document = with_file();
     document.start_export("1", &acme(), now()).unwrap();
-    let (written, failed) =
-        (ExportEnd::Written(file("b"), None), ExportEnd::Failed("why".to_owned()));
-    assert_eq!(document.end_export("1", 1, &written, now()), Ended::Overtaken, "the run before");
+    let written = ExportEnd::Written(file("b"), None);
+    let failed = ExportEnd::Failed("why".to_owned());
+    assert_eq!(document.end_export("1", 1, &written, now()), Ended::Overtaken, "an earlier run");
     document.cancel_export("1", &acme(), now()).unwrap();
     assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken, "it was stopped");
     assert_eq!(document.end_export("1", 2, &failed, now()), Ended::Overtaken);
-    assert_eq!(document.end_export("2", 1, &written, now()), Ended::Overtaken, "there is none");
+    assert_eq!(document.end_export("2", 1, &written, now()), Ended::Overtaken, "no such run");
     assert_eq!(status(&document), ExportStatus::Stopped);
     document.start_export("1", &acme(), now()).unwrap();
     assert!(document.wants_export("1", 3) && !document.wants_export("1", 2));
     assert_eq!(document.end_export("1", 3, &failed, now()), Ended::Taken);
     let failed = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
     assert_eq!((failed.status, failed.error.as_deref()), (ExportStatus::Failed, Some("why")));
-    // Told twice, because the first answer was lost: the file is the job's, and must not be taken
-    // back.
+    // The end is reported twice, because the first response was lost: the job has the file, so it
+    // must not be withdrawn.
     document.start_export("1", &acme(), now()).unwrap();
     for _ in 0..2 {
         assert_eq!(document.end_export("1", 4, &written, now()), Ended::Taken);
@@ -174,7 +174,7 @@ fn a_run_that_was_overtaken_ends_without_a_trace() {
 }
 
 #[test]
-fn what_is_erased_lives_on_in_no_file() {
+fn files_with_erased_records_are_withdrawn() {
     let mut document = with_file();
     document.erase("e", "zen", ErasureSelector::All, "k", now()).unwrap();
     assert!(document.export_file("1", &acme(), now(), 7).is_ok(), "another organisation's");
@@ -195,14 +195,14 @@ fn what_is_erased_lives_on_in_no_file() {
     assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken);
     assert!(status(&document) == ExportStatus::InProgress && document.wants_export("1", 3));
     assert_eq!(document.end_export("1", 3, &written, now()), Ended::Taken);
-    // The operator's exports hold records of all.
+    // The operator's exports hold records of all organisations.
     document.export_jobs[0].organisation = None;
     document.erase("h", "zen", ErasureSelector::All, "k", now()).unwrap();
     assert!(document.export_leftovers.contains("b") && document.export_jobs.len() == 1);
 }
 
 #[test]
-fn where_all_is_erased_jobs_go_for_they_may_name_anybody() {
+fn an_erasure_of_everything_deletes_the_jobs() {
     let mut document = with_file();
     document.add_export(ExportJob { organisation: Some("zen".to_owned()), ..job("zen") }).unwrap();
     document.add_export(ExportJob { organisation: None, ..job("operator") }).unwrap();
@@ -211,7 +211,7 @@ fn where_all_is_erased_jobs_go_for_they_may_name_anybody() {
     let left: Vec<&str> = document.export_jobs.iter().map(|job| job.id.as_str()).collect();
     assert_eq!(left, ["zen", "operator"]);
     assert!(document.export_leftovers.contains("a"));
-    assert!(document.wants_export("operator", 2), "what the operator's job is writing begins anew");
+    assert!(document.wants_export("operator", 2), "the operator's running job starts over");
 }
 
 #[test]
@@ -224,13 +224,13 @@ fn filters_without_a_value_are_not_kept() {
     let change = ExportChange { filters: Some(filters.clone()), ..ExportChange::default() };
     document.update_export("1", &acme(), &change, 0, now()).unwrap();
     assert_eq!(document.export_jobs[0].filters, kept);
-    // Jobs of former versions have them.
+    // Jobs of former versions have such filters.
     document.export_jobs[0].filters = filters;
     document.erase("e", "acme", ErasureSelector::User("ada".to_owned()), "k", now()).unwrap();
     assert!(document.export_jobs.is_empty());
 }
 
-/// Why the job's file is gone; the job succeeded all the same.
+/// Returns the reason why the job's file is gone. The job itself has succeeded.
 fn gone_because(document: &Document) -> String {
     let shown = document.shown_export(&document.export_jobs[0], None, 7);
     assert_eq!(
@@ -301,7 +301,7 @@ fn an_erased_user_is_named_by_no_job() {
 }
 
 #[test]
-fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
+fn files_beyond_the_reach_of_a_new_plan_are_withdrawn() {
     let kept = "records are kept shorter since it was written";
     let reach = "the plan lets exports reach less far back since it was written";
     let plans = |text: &str| Plans::parse(text).unwrap();
@@ -336,10 +336,10 @@ fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
     };
     assert!(
         changed(&wider).export_leftovers.is_empty(),
-        "no other organisation's, and none where more is kept"
+        "other organisations, and longer retention, have no effect"
     );
-    // The operator's has records of all, whatever exports of theirs reach; a plan changes for all
-    // who are on it.
+    // The operator's file has records of all organisations, independent of the reach of their
+    // exports; a change of a plan affects all organisations on it.
     let operators = |document: &mut Document| document.export_jobs[0].organisation = None;
     for (text, days, goes) in [
         ("[own]\nretention_days = 3\nexport_days = 30", 0, true),
@@ -361,7 +361,7 @@ fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
     document.withdraw_narrowed(&before);
     assert!(
         !document.wants_export("1", 2) && status(&document) == ExportStatus::InProgress,
-        "it begins anew"
+        "it starts over"
     );
 }
 
@@ -389,7 +389,7 @@ fn a_change_that_narrows_nothing_in_a_file_leaves_it() {
     let erase = |document: &mut Document| {
         document.erase("e", "zen", ErasureSelector::User("ada".to_owned()), "k", now()).unwrap();
     };
-    // A change, organisations in whose file nothing narrows, and others.
+    // Cases: a change, organisations in whose file nothing is withdrawn, and others.
     type Case<'a> = (&'a str, &'a dyn Fn(&mut Document), [&'a [&'a str]; 2]);
     let cases: [Case<'_>; 4] = [
         ("an organisation is created", &create, [&["acme", "zen"], &["acme", "late"]]),
@@ -441,7 +441,7 @@ fn a_run_goes_on_when_organisations_are_created_unless_it_wrote_records_of_their
         assert_eq!(document.end_export("1", 2, &end, now()), Ended::Overtaken);
         assert!(
             document.wants_export("1", 3) && document.export_jobs[0].file.is_none(),
-            "it begins anew"
+            "it starts over"
         );
         assert_eq!(
             document.end_export("1", 3, &end, now()),
@@ -514,7 +514,7 @@ fn keys_see_the_jobs_of_what_they_are_bound_to() {
     assert_eq!(workspace(&document, &acme(), "ads").unwrap().as_deref(), Some("ads"));
     assert_eq!(workspace(&document, &search, "ads").unwrap_err().kind(), ErrorKind::Denied);
     let mut known = with_file();
-    assert!(workspace(&known, &acme(), "asd").is_ok(), "the catalog knows of none");
+    assert!(workspace(&known, &acme(), "asd").is_ok(), "the catalog has no workspaces");
     known.add_workspaces("acme", ["ads".to_owned(), "search".to_owned()]).unwrap();
     let refused = workspace(&known, &acme(), "asd").unwrap_err();
     assert_eq!(
@@ -531,7 +531,7 @@ fn keys_see_the_jobs_of_what_they_are_bound_to() {
 }
 
 #[test]
-fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
+fn bodies_and_denied_fields_need_permission() {
     let mut document = with_file();
     let blind = key(Some("acme"), None, &[Scope::Export]);
     let refused = document.export_file("1", &blind, now(), 7).unwrap_err();
@@ -539,7 +539,7 @@ fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
         refused.kind() == ErrorKind::Denied && refused.message().contains("`logs.read`"),
         "{refused}"
     );
-    // Whoever changes a job answers for what it reads.
+    // The rights of the last changer apply.
     document.update_export("1", &blind, &ExportChange::default(), 0, now()).unwrap();
     assert!(!document.export_jobs[0].bodies && !document.export_jobs[0].access().may(Scope::Read));
 
@@ -565,9 +565,9 @@ fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
     assert!(document.open_export(&token, now(), 7).is_none());
     document.start_export("1", &acme(), now()).unwrap();
     set(&mut document, None, &["request.body", "cost"]);
-    assert!(document.wants_export("1", 3), "what is being written begins anew");
+    assert!(document.wants_export("1", 3), "a running job starts over");
     set(&mut document, None, &["request.body"]);
-    assert!(document.wants_export("1", 3), "nothing more is denied");
+    assert!(document.wants_export("1", 3), "no further field is denied");
     document.cancel_export("1", &acme(), now()).unwrap();
     document.export_jobs[0].columns = None;
     document.start_export("1", &acme(), now()).unwrap();
@@ -603,7 +603,7 @@ fn a_token_opens_its_own_file_until_its_time() {
     other.share_secret = None;
     assert!(other.open_export(&token, now(), 7).is_none());
     other.ensure_secret([8; 32]);
-    assert!(other.open_export(&token, now(), 7).is_none(), "another catalog has another secret");
+    assert!(other.open_export(&token, now(), 7).is_none(), "secrets differ between catalogs");
 }
 
 #[test]
@@ -630,7 +630,7 @@ fn jobs_are_bounded_in_number_and_size() {
     assert_eq!(document.add_export(job("one more")).unwrap_err().kind(), ErrorKind::Limit);
     let wordy = ExportJob { description: Some("x".repeat(MAX_DESCRIPTION + 1)), ..job("x") };
     assert_eq!(Document::default().add_export(wordy).unwrap_err().kind(), ErrorKind::Limit);
-    // As JSON `{"trace_id":"…"}`, the rest of which has 15 bytes.
+    // As JSON `{"trace_id":"…"}`, which has 15 bytes beside the value.
     let filtered = |bytes: usize| ExportJob {
         filters: Map::from_iter([("trace_id".to_owned(), Value::from("x".repeat(bytes - 15)))]),
         ..job("x")
@@ -661,7 +661,7 @@ fn a_workspace_that_makes_many_jobs_loses_its_own_and_no_file_of_another() {
     }
     assert!(has(&document, "quiet0") && !has(&document, "busy1") && has(&document, "busy200"));
     assert_eq!(document.export_jobs.len(), MAX_JOBS + 1);
-    // An organisation that is full makes room in the workspace, then of what has no file.
+    // A full organisation makes room in the workspace first, then among jobs without a file.
     for number in 0..MAX_OF_ORGANISATION - MAX_JOBS - 1 {
         document
             .add_export(done(
@@ -701,6 +701,6 @@ fn jobs_wait_in_the_order_of_their_starts_and_survive_in_the_document() {
     let empty = serde_json::to_string(&Document::default()).unwrap();
     assert!(
         !empty.contains("export") && !empty.contains("denied"),
-        "a catalog without jobs is as it was: {empty}"
+        "a catalog without jobs has no new fields: {empty}"
     );
 }

@@ -112,7 +112,7 @@ pub(crate) async fn change(
     let change = |document: &mut Document| {
         document.known_organisation(&id, &access)?;
         if wanted.plan.is_some() || wanted.retention_days.is_some() {
-            document.agree(&id, wanted.plan.as_deref(), wanted.retention_days, now)?;
+            document.set_terms(&id, wanted.plan.as_deref(), wanted.retention_days, now)?;
         }
         if let Some(name) = &wanted.name {
             document.rename(&id, name.clone())?;

@@ -11,7 +11,7 @@ fn at(minutes: i64) -> DateTime<Utc> {
 }
 
 /// Creates feedback of `organisation` on `about`: a trace, `trace/log`, or `/log` without a trace.
-fn said(
+fn entry(
     id: &str,
     organisation: &str,
     about: &str,
@@ -43,7 +43,7 @@ fn changed(feedback: &Feedback, value: f64, seconds: i64) -> Feedback {
 
 /// Creates feedback on a trace of acme, on two of its logs, and on a log of zen without a trace.
 fn rig() -> Rig {
-    let first = said("f1", "acme", "t-1", 9.0, 1.0, 1);
+    let first = entry("f1", "acme", "t-1", 9.0, 1.0, 1);
     let of_trace: Vec<Record> =
         Rig::new().records.into_iter().filter(|record| on(record, "acme", "t-1")).collect();
     let own = |number: usize| format!("t-1/{}", of_trace[number].id.as_deref().unwrap());
@@ -51,13 +51,13 @@ fn rig() -> Rig {
         changed(&first, 3.0, 30),
         changed(&first, 5.0, 60),
         first,
-        said("f2", "acme", "t-1", -5.0, 0.5, 2),
-        said("f3", "zen", "t-2", 10.0, 1.0, 3),
-        said("f4", "acme", "t-faq", 10.0, 0.0, 4),
-        said("f5", "acme", &own(0), -1.0, 1.0, 5),
-        said("f6", "acme", &own(1), 10.0, 0.0, 6),
-        said("f7", "zen", "/tied", 7.0, 0.7, 7),
-        said("f1", "zen", "t-1", -10.0, 1.0, 8),
+        entry("f2", "acme", "t-1", -5.0, 0.5, 2),
+        entry("f3", "zen", "t-2", 10.0, 1.0, 3),
+        entry("f4", "acme", "t-faq", 10.0, 0.0, 4),
+        entry("f5", "acme", &own(0), -1.0, 1.0, 5),
+        entry("f6", "acme", &own(1), 10.0, 0.0, 6),
+        entry("f7", "zen", "/tied", 7.0, 0.7, 7),
+        entry("f1", "zen", "t-1", -10.0, 1.0, 8),
     ])
 }
 
@@ -72,7 +72,7 @@ async fn the_last_state_holds_and_pages_go_on_where_the_last_ended() {
         one(&rig.queries, rig.query_context.clone(), id, organisation).await
     };
     let found = of("f1", Some("acme")).await.unwrap();
-    assert_eq!(found, changed(&said("f1", "acme", "t-1", 9.0, 1.0, 1), 5.0, 60));
+    assert_eq!(found, changed(&entry("f1", "acme", "t-1", 9.0, 1.0, 1), 5.0, 60));
     assert_eq!(of("f1", None).await.unwrap().organisation_id.as_deref(), Some("zen"), "the newest");
     for (id, organisation) in [("nothing", None), ("f2", Some("zen"))] {
         let error = of(id, organisation).await.unwrap_err();
@@ -164,7 +164,7 @@ async fn each_log_has_the_mean_of_its_trace_and_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_are_found_by_what_was_said_of_them() {
+async fn logs_are_found_by_their_weighted_feedback() {
     let rig = rig();
     let of_trace: Vec<Record> =
         rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
@@ -205,35 +205,36 @@ async fn a_filter_by_feedback_streams_the_logs_by() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_shows_what_was_said_of_its_trace_and_of_itself() {
+async fn a_log_shows_feedback_on_its_trace_and_on_itself() {
     let rig = rig();
     let of_trace: Vec<Record> =
         rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
     for (number, ids, weighted) in
         [(0, &["f5", "f2", "f1"][..], 0.6), (1, &["f6", "f2", "f1"][..], 1.666666667)]
     {
-        let said = feedback_of_log(&rig.queries, rig.query_context.clone(), &of_trace[number])
+        let found = feedback_of_log(&rig.queries, rig.query_context.clone(), &of_trace[number])
             .await
             .unwrap();
-        let found: Vec<_> = said.feedback.iter().map(|one| one.id.as_deref().unwrap()).collect();
-        assert_eq!((found, said.weighted), (ids.to_vec(), Some(weighted)));
+        let found_ids: Vec<_> =
+            found.feedback.iter().map(|one| one.id.as_deref().unwrap()).collect();
+        assert_eq!((found_ids, found.weighted), (ids.to_vec(), Some(weighted)));
         let object: Value =
-            serde_json::from_str(&object(&of_trace[number], None, &said, &[]).unwrap()).unwrap();
+            serde_json::from_str(&object(&of_trace[number], None, &found, &[]).unwrap()).unwrap();
         assert_eq!(
             (object["feedback"].as_array().unwrap().len(), &object["weighted_feedback"]),
             (3, &json!(weighted))
         );
-        assert_eq!(object["feedback"][2], shown(&said.feedback[2]));
+        assert_eq!(object["feedback"][2], shown(&found.feedback[2]));
     }
     let tied = rig
         .records
         .iter()
         .find(|record| is(&record.id, "tied") && is(&record.organisation_id, "zen"))
         .unwrap();
-    let said = feedback_of_log(&rig.queries, rig.query_context.clone(), tied).await.unwrap();
-    assert_eq!((said.feedback.len(), said.weighted), (1, Some(7.0)));
+    let found = feedback_of_log(&rig.queries, rig.query_context.clone(), tied).await.unwrap();
+    assert_eq!((found.feedback.len(), found.weighted), (1, Some(7.0)));
     assert_eq!(
-        shown(&said.feedback[0]),
+        shown(&found.feedback[0]),
         json!({
             "id": "f7", "object": "feedback", "organisation_id": "zen", "workspace_slug": null, "trace_id": null,
             "log_id": "tied", "value": 7, "weight": 0.7, "user_id": null, "source": "API", "metadata": { "k": "it's" },
@@ -246,7 +247,7 @@ async fn a_log_shows_what_was_said_of_its_trace_and_of_itself() {
 async fn a_page_of_big_feedback_ends_before_its_bytes_are_too_many() {
     let big = |number: usize| Feedback {
         metadata: vec![("k".to_owned(), "x".repeat(200 << 10))],
-        ..said(&format!("f{number:02}"), "acme", "t-1", 1.0, 1.0, number as i64)
+        ..entry(&format!("f{number:02}"), "acme", "t-1", 1.0, 1.0, number as i64)
     };
     let rig = Rig::with((0..50).map(big).collect());
     let mut ask = FeedbackAsk { page_size: 40, ..FeedbackAsk::default() };
@@ -259,8 +260,8 @@ async fn a_page_of_big_feedback_ends_before_its_bytes_are_too_many() {
     }
     assert_eq!(sizes, [20, 20, 10], "each but the last has nearly 4 MiB");
     let record = rig.records.iter().find(|record| on(record, "acme", "t-1")).unwrap();
-    let said = feedback_of_log(&rig.queries, rig.query_context.clone(), record).await.unwrap();
-    assert_eq!((said.feedback.len(), said.weighted), (20, Some(1.0)));
+    let found = feedback_of_log(&rig.queries, rig.query_context.clone(), record).await.unwrap();
+    assert_eq!((found.feedback.len(), found.weighted), (20, Some(1.0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,16 +269,16 @@ async fn feedback_goes_with_the_records_that_it_is_about() {
     let rig = Rig::with(vec![
         // Feedback on a trace with records of two users and of none, on a missing trace, and on
         // records of one user.
-        said("of-trace", "acme", "t-faq", 1.0, 1.0, 1),
-        said("of-nothing", "acme", "elsewhere", 1.0, 1.0, 2),
-        said("on-r01", "acme", "t-faq/r01", 1.0, 1.0, 3),
-        said("on-r02", "acme", "t-faq/r02", 1.0, 1.0, 4),
-        said("on-r04", "acme", "/r04", 1.0, 1.0, 5),
-        said("of-zen", "zen", "t-faq/r01", 1.0, 1.0, 6),
-        said("named", "acme", "elsewhere", 1.0, 1.0, 7),
+        entry("of-trace", "acme", "t-faq", 1.0, 1.0, 1),
+        entry("of-nothing", "acme", "elsewhere", 1.0, 1.0, 2),
+        entry("on-r01", "acme", "t-faq/r01", 1.0, 1.0, 3),
+        entry("on-r02", "acme", "t-faq/r02", 1.0, 1.0, 4),
+        entry("on-r04", "acme", "/r04", 1.0, 1.0, 5),
+        entry("of-zen", "zen", "t-faq/r01", 1.0, 1.0, 6),
+        entry("named", "acme", "elsewhere", 1.0, 1.0, 7),
         Feedback {
             user_id: Some("ana".to_owned()),
-            ..changed(&said("named", "acme", "elsewhere", 1.0, 1.0, 7), 2.0, 9)
+            ..changed(&entry("named", "acme", "elsewhere", 1.0, 1.0, 7), 2.0, 9)
         },
     ]);
     let find = async |which: &ErasureSelector| {
@@ -332,7 +333,7 @@ async fn logs_are_placed_by_their_ids() {
 /// Three statements, each with another join, contain the rule for the logs that a feedback applies
 /// to. The rule must be the same in all.
 #[test]
-fn statements_agree_on_what_feedback_is_about() {
+fn statements_agree_on_the_logs_of_a_feedback() {
     let about = |text: &str, feedback: &str, logs: &str| {
         let (_, rest) = text.split_once(&format!("on {feedback}.organisation_id")).unwrap();
         let (rule, _) =
@@ -342,7 +343,7 @@ fn statements_agree_on_what_feedback_is_about() {
             .replace(&format!("{logs}."), "logs.");
         rule.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let lists = about(include_str!("../../../sql/logs/rated.sql"), "said", "logs");
+    let lists = about(include_str!("../../../sql/logs/rated.sql"), "entries", "logs");
     let graphs = about(include_str!("../../../sql/analytics/rated.sql"), "ratings", "calls");
     let report = about(include_str!("../../../sql/feedback_by_model.sql"), "feedback", "logs");
     assert_eq!((&lists, &lists), (&graphs, &report));

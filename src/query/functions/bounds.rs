@@ -1,4 +1,4 @@
-//! Upper bounds of what functions make of a row, in bytes, and of the steps that they take for it.
+//! Upper bounds of the bytes and steps of functions, for one row.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -12,26 +12,26 @@ use datafusion::logical_expr::ColumnarValue;
 /// Computes the bound of one row.
 pub(in super::super) type Bound = fn(&[Arg], usize) -> u64;
 
-/// What is bounded of a function.
+/// Resource of a function that is bounded.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) enum Measure {
-    /// The bytes of its result.
+    /// Bytes of the result.
     Bytes(Bound),
-    /// The steps that it takes.
+    /// Steps of the evaluation.
     Steps(Bound),
 }
 
-/// Bytes of an element beside its own: its offset, or its view.
+/// Bytes of a list element beside its value: its offset, or its view.
 const ELEMENT: u64 = 16;
 const DAY_NANOS: i128 = 86_400_000_000_000;
 
-/// An argument of a function, for all rows of a batch.
+/// Argument of a function, for all rows of a batch.
 #[derive(Debug)]
 pub(in super::super) struct Arg {
     values: ArrayRef,
-    /// Whether all rows have the same value.
+    /// True if all rows have the same value.
     is_one: bool,
-    /// The values as whole numbers, where they are numbers.
+    /// Values as whole numbers, if they are numbers.
     whole: Option<ArrayRef>,
 }
 
@@ -41,9 +41,10 @@ impl Arg {
             ColumnarValue::Array(array) => (ArrayRef::clone(array), false),
             ColumnarValue::Scalar(scalar) => (scalar.to_array()?, true),
         };
-        let whole = match values.data_type().is_numeric() {
-            true => cast_with_options(&values, &DataType::Int64, &CastOptions::default()).ok(),
-            false => None,
+        let whole = if values.data_type().is_numeric() {
+            cast_with_options(&values, &DataType::Int64, &CastOptions::default()).ok()
+        } else {
+            None
         };
         Ok(Self { values, is_one, whole })
     }
@@ -52,17 +53,17 @@ impl Arg {
         if self.is_one { 0 } else { row }
     }
 
-    /// Bytes of the value.
+    /// Returns the bytes of the value.
     fn bytes(&self, row: usize) -> u64 {
         bytes(&self.values, self.row(row))
     }
 
-    /// Elements of a list, counting those of lists within it.
+    /// Returns the number of elements of a list, including those of nested lists.
     fn elements(&self, row: usize) -> u64 {
         elements(&self.values, self.row(row))
     }
 
-    /// A whole number; 0 for null, and the greatest for one that does not fit.
+    /// Returns a whole number: 0 for null, and the maximum if it does not fit.
     fn whole(&self, row: usize) -> i64 {
         let row = self.row(row);
         if self.values.is_null(row) {
@@ -112,7 +113,7 @@ fn elements(array: &dyn Array, row: usize) -> u64 {
     }
 }
 
-/// The elements of a list; none if it is no list.
+/// Returns the elements of a list. `None` for other types.
 fn items(array: &dyn Array, row: usize) -> Option<ArrayRef> {
     match array.data_type() {
         DataType::List(_) => Some(array.as_list::<i32>().value(row)),
@@ -133,7 +134,7 @@ fn count(args: &[Arg], place: usize, row: usize) -> u64 {
     args.get(place).map_or(0, |arg| arg.count(row))
 }
 
-/// All arguments, one after the other: `concat`, `make_array`.
+/// All arguments concatenated: `concat`, `make_array`.
 pub(super) fn sum(args: &[Arg], row: usize) -> u64 {
     args.iter().map(|arg| arg.bytes(row) + ELEMENT).sum()
 }
@@ -144,39 +145,42 @@ pub(super) fn separated(args: &[Arg], row: usize) -> u64 {
     sum(args, row).saturating_add(separators)
 }
 
-/// The first argument as often as the second says: `repeat`.
+/// The first argument repeated, with the count in the second: `repeat`.
 pub(super) fn repeated(args: &[Arg], row: usize) -> u64 {
     at(args, 0, row).saturating_mul(count(args, 1, row))
 }
 
-/// A list of the first argument as often as the second says: `array_repeat`.
+/// A list that repeats the first argument, with the count in the second: `array_repeat`.
 pub(super) fn list_repeated(args: &[Arg], row: usize) -> u64 {
     (at(args, 0, row) + ELEMENT).saturating_mul(count(args, 1, row))
 }
 
-/// A list with as many elements as the second argument says: `array_resize`.
+/// A list whose length is the second argument: `array_resize`.
 pub(super) fn list_resized(args: &[Arg], row: usize) -> u64 {
     let filled = (at(args, 2, row) + ELEMENT).saturating_mul(count(args, 1, row));
     at(args, 0, row).saturating_add(filled)
 }
 
-/// As many characters as the second argument says: `lpad`.
+/// A text whose length is the second argument: `lpad`.
 pub(super) fn padded(args: &[Arg], row: usize) -> u64 {
     at(args, 0, row).saturating_add(count(args, 1, row).saturating_mul(4))
 }
 
-/// The first argument with each of the second as the third: `replace`.
+/// The first argument, with each occurrence of the second replaced by the third: `replace`.
 pub(super) fn replaced(args: &[Arg], row: usize) -> u64 {
-    let (text, from, to) = (at(args, 0, row), at(args, 1, row), at(args, 2, row));
+    let text = at(args, 0, row);
+    let from = at(args, 1, row);
+    let to = at(args, 2, row);
     let places = text.checked_div(from).unwrap_or(text + 1);
     text.saturating_add(places.saturating_mul(to))
 }
 
-/// The first argument with each match of the second as the third, which may name groups:
-/// `regexp_replace`.
+/// The first argument, with each match of the second replaced by the third, which may refer to
+/// groups: `regexp_replace`.
 pub(super) fn matches_replaced(args: &[Arg], row: usize) -> u64 {
-    let (text, to) = (at(args, 0, row), at(args, 2, row));
-    // A match may be empty, and all that one group matches is no longer than the text.
+    let text = at(args, 0, row);
+    let to = at(args, 2, row);
+    // A match may be empty, and the matches of one group together are no longer than the text.
     let groups = to / 2;
     let all = args.get(3).is_some_and(|flags| flags.bytes(row) > 0);
     let places = if all { text + 1 } else { 1 };
@@ -185,7 +189,8 @@ pub(super) fn matches_replaced(args: &[Arg], row: usize) -> u64 {
 
 /// A list of the pieces of a text: `string_to_array`.
 pub(super) fn pieces(args: &[Arg], row: usize) -> u64 {
-    let (text, separator) = (at(args, 0, row), at(args, 1, row));
+    let text = at(args, 0, row);
+    let separator = at(args, 1, row);
     text.saturating_add((text / separator.max(1) + 1).saturating_mul(ELEMENT))
 }
 
@@ -205,17 +210,16 @@ pub(super) fn elements_replaced(args: &[Arg], row: usize) -> u64 {
 /// A list of numbers or times: `range`, `generate_series`.
 pub(super) fn series(args: &[Arg], row: usize) -> u64 {
     let numbers = args.iter().all(|arg| arg.whole.is_some() || arg.values.data_type().is_null());
-    let values = match numbers {
-        true => {
-            let (start, stop, step) = match args {
-                [stop] => (0, stop.whole(row), 1),
-                [start, stop] => (start.whole(row), stop.whole(row), 1),
-                [start, stop, step, ..] => (start.whole(row), stop.whole(row), step.whole(row)),
-                [] => (0, 0, 1),
-            };
-            steps_between(i128::from(start), i128::from(stop), i128::from(step))
-        }
-        false => times(args, row).unwrap_or(u64::MAX),
+    let values = if numbers {
+        let (start, stop, step) = match args {
+            [stop] => (0, stop.whole(row), 1),
+            [start, stop] => (start.whole(row), stop.whole(row), 1),
+            [start, stop, step, ..] => (start.whole(row), stop.whole(row), step.whole(row)),
+            [] => (0, 0, 1),
+        };
+        steps_between(i128::from(start), i128::from(stop), i128::from(step))
+    } else {
+        times(args, row).unwrap_or(u64::MAX)
     };
     values.saturating_mul(8)
 }
@@ -228,7 +232,7 @@ fn steps_between(start: i128, stop: i128, step: i128) -> u64 {
     u64::try_from(steps.max(0) + 1).unwrap_or(u64::MAX)
 }
 
-/// Steps of a series of times; none if that cannot be known.
+/// Returns the number of elements in a series of times. `None` if it cannot be determined.
 fn times(args: &[Arg], row: usize) -> Option<u64> {
     let [start, stop, step] = args else { return None };
     if [start, stop, step].iter().any(|arg| arg.values.is_null(arg.row(row))) {
@@ -262,7 +266,7 @@ fn nanos(arg: &Arg, row: usize) -> Option<i128> {
     }
 }
 
-/// The shortest time that an interval can be; none if its parts have different signs.
+/// Returns the shortest duration of an interval. `None` if its parts have different signs.
 fn least_nanos(arg: &Arg, row: usize) -> Option<i128> {
     let row = arg.row(row);
     let DataType::Interval(unit) = arg.values.data_type() else { return None };
@@ -286,15 +290,16 @@ fn least_nanos(arg: &Arg, row: usize) -> Option<i128> {
     Some(i128::from(months) * 28 * DAY_NANOS + i128::from(days) * DAY_NANOS + i128::from(nanos))
 }
 
-/// Each byte of the first argument against each of the second: `levenshtein`.
+/// The product of the lengths of two texts: `levenshtein`.
 pub(super) fn each_with_each(args: &[Arg], row: usize) -> u64 {
     at(args, 0, row).saturating_mul(at(args, 1, row))
 }
 
-/// Each element of the first list against each of the second: `array_has_all`.
+/// The product of the lengths of two lists: `array_has_all`.
 pub(super) fn elements_with_each(args: &[Arg], row: usize) -> u64 {
     let [one, other, ..] = args else { return 0 };
-    let (first, second) = (one.elements(row), other.elements(row));
+    let first = one.elements(row);
+    let second = other.elements(row);
     let longest = one.bytes(row).max(other.bytes(row));
     first.saturating_mul(second).saturating_add(longest)
 }
@@ -304,10 +309,10 @@ pub(super) fn each(args: &[Arg], row: usize) -> u64 {
     sum(args, row)
 }
 
-/// A text that is looked for in another one: `strpos`.
+/// A text that is searched for in another one: `strpos`.
 pub(super) fn searched(args: &[Arg], row: usize) -> u64 {
     match args {
-        // One that is the same for all rows is looked for in one go.
+        // A pattern that is the same for all rows takes a single pass.
         [_, wanted, ..] if !wanted.is_one => each_with_each(args, row) / 16,
         _ => sum(args, row),
     }

@@ -1,5 +1,5 @@
-//! The operators `+`, `-` and `*` of whole numbers, and their sign `-`, as functions that refuse a
-//! result which does not fit its type. Those of DataFusion wrap around in silence.
+//! The operators `+`, `-` and `*` of whole numbers, and the sign `-`, as functions that return an
+//! error if the result does not fit its type. DataFusion's own operators wrap around silently.
 
 use std::sync::Arc;
 
@@ -17,12 +17,13 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column, Literal};
 
-/// Writes an operation of whole numbers as a call of its function; any other one stays.
+/// Rewrites an operation of whole numbers as a call of its function. Other operations are left
+/// unchanged.
 pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if !matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply) {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     }
-    // What has no type is refused by a later rule.
+    // A later rule refuses expressions without a type.
     let types =
         type_of(&binary.left, schema).and_then(|left| Ok([left, type_of(&binary.right, schema)?]));
     let Ok([left, right]) = types else { return Ok(Transformed::no(Expr::BinaryExpr(binary))) };
@@ -41,8 +42,8 @@ pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transform
     Ok(Transformed::yes(call(binary.op, common, args)))
 }
 
-/// The type of an expression; that of an operation is kept with it, so that a chain of them is not
-/// gone through at each of its links.
+/// Returns the type of an expression. That of an operation is stored in it, so that a chain of
+/// operations takes linear time.
 fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
     let Expr::ScalarFunction(ScalarFunction { func, .. }) = expr else {
         return expr.get_type(schema);
@@ -52,13 +53,15 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
         .map_or_else(|| expr.get_type(schema), |checked| Ok(checked.kind.clone()))
 }
 
-/// The result for two constants, if it fits: a chain of constants becomes one link by link.
+/// Returns the result of an operation on two constants, if it fits. A chain of constants is folded
+/// step by step.
 fn constant(binary: &BinaryExpr, common: &DataType) -> Option<ScalarValue> {
     let side = |expr: &Expr| match expr {
         Expr::Literal(value, None) => value.cast_to(common).ok(),
         _ => None,
     };
-    let (left, right) = (side(&binary.left)?, side(&binary.right)?);
+    let left = side(&binary.left)?;
+    let right = side(&binary.right)?;
     match binary.op {
         Operator::Plus => left.add_checked(&right).ok(),
         Operator::Minus => left.sub_checked(&right).ok(),
@@ -66,7 +69,7 @@ fn constant(binary: &BinaryExpr, common: &DataType) -> Option<ScalarValue> {
     }
 }
 
-/// Writes the negative of a whole number as what is left of 0 without it; any other one stays.
+/// Rewrites the negative of a whole number as a subtraction from 0. Other types are left unchanged.
 pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let of = match type_of(&inner, schema) {
         // Its branches get their common type later, which may be wider than that of the first.
@@ -94,7 +97,7 @@ fn call(operator: Operator, kind: DataType, args: Vec<Expr>) -> Expr {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operator: Operator,
-    /// The type of both sides and of the result.
+    /// Type of both operands and of the result.
     kind: DataType,
     signature: Signature,
 }
@@ -116,7 +119,7 @@ impl ScalarUDFImpl for Checked {
         Ok(self.kind.clone())
     }
 
-    /// A null makes the result null.
+    /// Returns true: a null operand makes the result null.
     fn is_strict(&self) -> bool {
         true
     }
@@ -135,8 +138,9 @@ impl ScalarUDFImpl for Checked {
             };
             sides.push(side);
         }
-        let [left, right] = <[_; 2]>::try_from(sides)
-            .map_err(|_| DataFusionError::Internal(format!("`{}` has two sides", self.name())))?;
+        let [left, right] = <[_; 2]>::try_from(sides).map_err(|_| {
+            DataFusionError::Internal(format!("`{}` needs two operands", self.name()))
+        })?;
         let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
             Field::new(place.to_string(), column.data_type().clone(), true)
         };
@@ -150,14 +154,14 @@ impl ScalarUDFImpl for Checked {
     }
 }
 
-/// Says what to do about a result that does not fit.
+/// Converts the error of an overflow to one with a remedy.
 fn overflow(error: DataFusionError, kind: &DataType) -> DataFusionError {
     let DataFusionError::ArrowError(cause, _) = &error else { return error };
     let ArrowError::ArithmeticOverflow(text) = cause.as_ref() else { return error };
     let operation = text.strip_prefix("Overflow happened on: ").unwrap_or(text);
     let bits = kind.primitive_width().map_or(64, |bytes| 8 * bytes);
     exec_datafusion_err!(
-        "{operation} does not fit {bits} bits; calculate with numbers of another type, such as `cast(x as double)`"
+        "{operation} does not fit {bits} bits; use numbers of another type, such as `cast(x as double)`"
     )
 }
 
@@ -217,7 +221,7 @@ mod tests {
             [format!("{LARGEST} + 1"), format!("-{LARGEST} - 2"), format!("{LARGEST} * 2")]
         {
             let error = ask(&format!("select {constant}")).await.expect_err(&constant).to_string();
-            assert!(error.contains("does not fit 64 bits; calculate with"), "{constant}: {error}");
+            assert!(error.contains("does not fit 64 bits; use numbers"), "{constant}: {error}");
         }
     }
 
@@ -247,7 +251,7 @@ mod tests {
             let statement = format!("select {form} from {ROWS} order by g");
             match ask(&statement).await {
                 Ok(answer) => assert_eq!(answer, expected, "{statement}"),
-                // An interval has no factor in every version of the engine.
+                // Some versions of the engine cannot multiply intervals.
                 Err(error) => assert!(form.contains("interval"), "{statement}: {error}"),
             }
         }

@@ -1,9 +1,9 @@
-//! What bounds each function. One that nobody classified is not offered, and a test fails that
-//! names it.
+//! Classification of functions by their resource bounds. A function that is not classified is not
+//! available, and a test that names it fails.
 
 use super::bounds::{self, Measure};
 
-/// What bounds a scalar function.
+/// Bound of a scalar function.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scalar {
     Plain,
@@ -11,7 +11,7 @@ pub(super) enum Scalar {
     Refused,
 }
 
-/// Results and work in proportion to the arguments.
+/// Functions whose result and work are proportional to the arguments.
 pub(super) const PLAIN: &[&str] = &[
     // Numbers, truth values and times.
     "abs",
@@ -71,7 +71,7 @@ pub(super) const PLAIN: &[&str] = &[
     "to_timestamp_nanos",
     "to_timestamp_seconds",
     "to_unixtime",
-    // One of the arguments, or what is known of one.
+    // Functions that return one of the arguments, or a property of one.
     "arrow_cast",
     "arrow_field",
     "arrow_metadata",
@@ -90,7 +90,7 @@ pub(super) const PLAIN: &[&str] = &[
     "union_tag",
     "version",
     "with_metadata",
-    // Texts that are no longer than another one.
+    // Functions that return a text no longer than an argument.
     "ascii",
     "bit_length",
     "btrim",
@@ -172,7 +172,7 @@ pub(super) const PLAIN: &[&str] = &[
     "json_length",
     "json_object_keys",
     "json_union_to_text",
-    // Our own.
+    // Functions of gatelog.
     "canonical_model",
     "like_pattern",
 ];
@@ -214,13 +214,13 @@ pub(super) const METERED: &[(&str, Measure)] = &[
     ("strpos", Measure::Steps(bounds::searched)),
 ];
 
-/// Functions that are not offered: they tell of files, which others share.
+/// Functions that are not available: they reveal files, which others share.
 pub(super) const REFUSED: &[&str] = &["file_row_index", "input_file_name"];
 
-/// Functions over lambdas evaluate an expression for each element of a list, which nothing bounds.
+/// Functions over lambdas evaluate an expression for each element of a list, without any bound.
 pub(super) const HIGHER_ORDER: &[&str] = &[];
 
-/// Aggregates that hold a bounded state, or count their state as memory of the query.
+/// Aggregates whose state is bounded, or counted as memory of the query.
 pub(super) const AGGREGATES: &[&str] = &[
     "any_value",
     "approx_distinct",
@@ -278,7 +278,7 @@ pub(super) const WINDOWS: &[&str] = &[
     "row_number",
 ];
 
-/// Functions in the place of a table: their rows are made batch by batch.
+/// Table functions. Their rows are computed batch by batch.
 pub(super) const TABLES: &[&str] = &["generate_series", "range"];
 
 pub(super) fn class(name: &str) -> Option<Scalar> {

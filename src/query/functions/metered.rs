@@ -1,9 +1,9 @@
 //! Wraps a scalar function whose result or work can be far larger than its arguments.
 //!
-//! The bound of a function says, from the arguments of a row, how many bytes or steps the row can
-//! take at most. Rows are evaluated in slices of bounded size, with a look at the deadline between
-//! them. Memory for a result is taken from the pool of queries before the result is made, and given
-//! back when its last buffer is dropped.
+//! The bound of a function is the maximum of bytes or steps for a row, computed from its arguments.
+//! Rows are evaluated in slices of bounded size, with a check of the deadline between them. Memory
+//! for a result is reserved in the pool of queries before the result is computed, and released when
+//! its last buffer is dropped.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -31,18 +31,18 @@ use super::super::meter::Meter;
 use super::bounds::{Arg, Bound, Measure};
 use super::classes::{Scalar, class};
 
-/// Most bytes, or steps, of the rows that are evaluated at once.
+/// Maximum bytes, or steps, of the rows in a slice.
 const SLICE: u64 = 32 << 20;
-/// Most bytes of a value that a function makes.
+/// Maximum bytes of a value.
 const MAX_BYTES: u64 = 256 << 20;
-/// Most bytes of a constant, which the planner copies again and again.
+/// Maximum bytes of a constant, which the planner copies many times.
 const MAX_CONSTANT: u64 = 1 << 20;
-/// Most steps for one value: about a second.
+/// Maximum steps for one value: about a second.
 const MAX_STEPS: u64 = 1 << 30;
 /// Results up to this size are not counted.
 const SMALL: usize = 64 << 10;
 
-/// The function, with its bound.
+/// A function with its bound.
 #[derive(Debug)]
 pub(in super::super) struct Metered {
     inner: Arc<ScalarUDF>,
@@ -60,18 +60,18 @@ impl Metered {
         }
     }
 
-    /// Refuses a row that is too much on its own.
+    /// Returns an error for a row that exceeds the limits by itself.
     fn refuse_too_much(&self, row: u64, is_constant: bool) -> Result<()> {
         let name = self.inner.name();
         let most = if is_constant { MAX_CONSTANT } else { MAX_BYTES };
         let what = match self.measure {
             Measure::Bytes(_) if row > most => {
                 let what = if is_constant { "constant" } else { "value" };
-                format!("`{name}` may make a {what} of {row} bytes here; at most {most} are made")
+                format!("`{name}` may return a {what} of {row} bytes here; the maximum is {most}")
             }
             Measure::Steps(_) if row > MAX_STEPS => {
                 format!(
-                    "`{name}` may take {row} steps for one row here; at most {MAX_STEPS} are taken"
+                    "`{name}` may take {row} steps for one row here; the maximum is {MAX_STEPS}"
                 )
             }
             _ => return Ok(()),
@@ -79,7 +79,7 @@ impl Metered {
         Err(DataFusionError::Execution(format!("{what}; give it shorter arguments")))
     }
 
-    /// Rows from `start` on that are evaluated at once: their end, and what they take.
+    /// Returns the end of the slice that begins at row `start`, and its total bound.
     fn slice(
         &self,
         args: &[Arg],
@@ -87,7 +87,8 @@ impl Metered {
         rows: usize,
         is_constant: bool,
     ) -> Result<(usize, u64)> {
-        let (mut end, mut total) = (start, 0_u64);
+        let mut end = start;
+        let mut total = 0_u64;
         while end < rows {
             let row = (self.bound())(args, end);
             self.refuse_too_much(row, is_constant)?;
@@ -100,7 +101,7 @@ impl Metered {
         Ok((end, total))
     }
 
-    /// Evaluates some rows with memory for their result.
+    /// Evaluates some rows, with memory for their result.
     fn evaluate(&self, args: ScalarFunctionArgs, total: u64) -> Result<Part> {
         let meter = Meter::from_options(&args.config_options).cloned();
         meter.as_ref().map_or(Ok(()), Meter::check)?;
@@ -121,12 +122,12 @@ impl Metered {
     }
 }
 
-/// Bounds every call in an expression that a function was simplified to.
+/// Wraps every call in an expression that resulted from simplifying a function.
 fn all_metered(expr: Expr) -> Result<Expr> {
     expr.transform_up(|part| Ok(metered(part))).data()
 }
 
-/// Bounds a call of a function that is not bounded yet.
+/// Wraps a call of a function that is not wrapped yet.
 pub(super) fn metered(expr: Expr) -> Transformed<Expr> {
     match expr {
         Expr::ScalarFunction(ScalarFunction { func, args }) if !func.inner().is::<Metered>() => {
@@ -141,14 +142,14 @@ pub(super) fn metered(expr: Expr) -> Transformed<Expr> {
     }
 }
 
-/// The result for some rows, and its memory.
+/// Result for some rows, with its memory.
 struct Part {
     value: ColumnarValue,
     memory: Option<MemoryReservation>,
 }
 
 impl Part {
-    /// The result, which holds its memory as long as it is used.
+    /// Returns the result. It holds its memory as long as it is used.
     fn held(self, meter: Option<&Meter>) -> Result<ColumnarValue> {
         match (self.value, self.memory) {
             (ColumnarValue::Array(array), Some(memory)) if memory.size() > SMALL => {
@@ -156,7 +157,7 @@ impl Part {
                 Ok(ColumnarValue::Array(make_array(data)))
             }
             (ColumnarValue::Scalar(scalar), Some(memory)) if memory.size() > SMALL => {
-                // It ends up in the plan, or is made again for the next batch.
+                // A constant is stored in the plan, or computed again for the next batch.
                 if let Some(meter) = meter {
                     meter.keep(memory);
                 }
@@ -167,7 +168,7 @@ impl Part {
     }
 }
 
-/// A buffer, and the memory that it was counted as.
+/// A buffer and its reserved memory.
 struct Counted {
     buffer: Buffer,
     _memory: Arc<MemoryReservation>,
@@ -179,11 +180,12 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// The same data, whose buffers hold the memory that they were counted as.
+/// Returns the same data with buffers that hold the reserved memory.
 fn with_memory(data: ArrayData, memory: &Arc<MemoryReservation>) -> Result<ArrayData> {
-    let counted = |buffer: &Buffer| match buffer.is_empty() {
-        true => buffer.clone(),
-        false => {
+    let counted = |buffer: &Buffer| {
+        if buffer.is_empty() {
+            buffer.clone()
+        } else {
             let counted = Counted { buffer: buffer.clone(), _memory: Arc::clone(memory) };
             Buffer::from(Bytes::from_owner(counted))
         }
@@ -194,7 +196,7 @@ fn with_memory(data: ArrayData, memory: &Arc<MemoryReservation>) -> Result<Array
     Ok(data.into_builder().buffers(buffers).child_data(children).build()?)
 }
 
-/// Rows of an argument.
+/// Returns a slice of an argument.
 fn rows_of(value: &ColumnarValue, start: usize, end: usize) -> ColumnarValue {
     match value {
         ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, end - start)),
@@ -202,7 +204,7 @@ fn rows_of(value: &ColumnarValue, start: usize, end: usize) -> ColumnarValue {
     }
 }
 
-/// One result of several.
+/// Concatenates results.
 fn joined(parts: &[Part], rows: &[usize], meter: Option<&Meter>) -> Result<ColumnarValue> {
     let arrays = parts.iter().zip(rows).map(|(part, rows)| part.value.to_array(*rows));
     let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
@@ -226,8 +228,10 @@ impl ScalarUDFImpl for Metered {
         if start == rows {
             return self.evaluate(args, total)?.held(meter.as_ref());
         }
-        let (mut parts, mut counts) = (Vec::new(), Vec::new());
-        let (mut begin, mut total) = (0, total);
+        let mut parts = Vec::new();
+        let mut counts = Vec::new();
+        let mut begin = 0;
+        let mut total = total;
         loop {
             let slice = ScalarFunctionArgs {
                 args: args.args.iter().map(|arg| rows_of(arg, begin, start)).collect(),

@@ -1,12 +1,10 @@
-//! The functions that a statement may call, each with what bounds it.
-//!
-//! Every function is classified ([`classes`]).
+//! Classifies the functions that a statement may call by their resource bounds ([`classes`]).
 //!
 //! - [`Scalar::Plain`]: the result is no larger than a small multiple of the arguments, and the
 //!   work is linear.
 //! - [`Scalar::Metered`]: the result, or the work, can be far larger; it is bounded row by row
 //!   ([`metered`]).
-//! - [`Scalar::Refused`]: not offered.
+//! - [`Scalar::Refused`]: not available.
 
 mod bounds;
 mod checked;
@@ -30,16 +28,16 @@ use metered::{Metered, metered};
 
 use super::nearest;
 
-/// Names that a statement may call a function by.
+/// Names of the functions that a statement may call.
 static NAMES: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Words that name the functions nearest to one that does not exist.
+/// Returns a suggestion of the functions with similar names.
 pub(super) fn suggestion(wanted: &str) -> String {
     let known: Vec<&str> = NAMES.get().into_iter().flatten().map(String::as_str).collect();
     nearest::suggestion(wanted, &known)
 }
 
-/// Leaves only functions that are bounded in a session.
+/// Removes unclassified functions from a session, and wraps the metered ones.
 pub(super) fn bound(state: &mut SessionState) -> Result<()> {
     let functions: Vec<Arc<ScalarUDF>> = state.scalar_functions().values().cloned().collect();
     for function in functions {
@@ -89,8 +87,8 @@ fn unknown<'a>(names: impl Iterator<Item = &'a String>, known: &[&str]) -> BTree
     names.filter(|name| !known.contains(&name.as_str())).cloned().collect()
 }
 
-/// Bounds functions that the planner makes of operators and special forms, such as `[a, b]` and
-/// `||`, and checks `+`, `-` and `*` of whole numbers.
+/// Planner rule that bounds functions for operators and special forms, such as `[a, b]` and `||`,
+/// and checks `+`, `-` and `*` of whole numbers.
 #[derive(Debug)]
 struct Bounding;
 

@@ -1,4 +1,4 @@
-//! The operator `||` over texts, as a function whose result is bounded.
+//! The operator `||` of texts, as a function whose result is bounded.
 
 use std::sync::Arc;
 
@@ -18,12 +18,13 @@ use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column};
 use super::bounds::{self, Measure};
 use super::metered::Metered;
 
-/// Writes `a || b` of texts as a call of the function; any other operator stays.
+/// Rewrites `a || b` of texts as a call of the function. Other operators are left unchanged.
 pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if binary.op != Operator::StringConcat {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     }
-    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+    let left = binary.left.get_type(schema)?;
+    let right = binary.right.get_type(schema)?;
     let types = BinaryTypeCoercer::new(&left, &binary.op, &right).get_input_types();
     let Some((to_left, to_right)) =
         types.ok().filter(|(left, right)| is_text(left) && left == right)
@@ -64,14 +65,14 @@ impl ScalarUDFImpl for Piped {
         Ok(types.first().cloned().unwrap_or(DataType::Utf8))
     }
 
-    /// A null makes the result null.
+    /// Returns true: a null operand makes the result null.
     fn is_strict(&self) -> bool {
         true
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        // A rule of the optimizer may have put a text of another type into the place of one.
+        // A rule of the optimizer may have replaced a text by one of another type.
         let to = args.return_field.data_type();
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
         let columns = columns.iter().map(|column| arrow::compute::cast(column, to));

@@ -5,7 +5,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use super::classes::{METERED, PLAIN, REFUSED};
 use super::*;
 
-/// The names that are not known.
+/// Returns the unknown names.
 fn left<'a>(names: impl Iterator<Item = &'a str>, known: &[&str]) -> Vec<String> {
     let mut left: Vec<String> =
         names.filter(|name| !known.contains(name)).map(str::to_owned).collect();

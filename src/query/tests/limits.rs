@@ -1,4 +1,4 @@
-//! What one statement, or one organisation, may use up; and whose fault an error is.
+//! Limits of one statement and of one organisation, and the kinds of errors.
 
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::MemoryPool;
@@ -47,7 +47,7 @@ fn pool(rig: &Rig) -> Arc<dyn MemoryPool> {
     Arc::clone(&rig.queries.base.runtime_env().memory_pool)
 }
 
-/// A statement in which each of many subqueries uses the one below it twice.
+/// Returns a statement in which each of many subqueries uses the one below it twice.
 fn nested(inner: &str, each: &str, levels: usize) -> String {
     (0..levels).fold(format!("select {inner} as a"), |below, _| {
         format!("select {each} as a from ({below}) as t")
@@ -116,7 +116,7 @@ async fn bounded_functions_answer_as_before() {
         ("select strpos('abc', 'c')", "3"),
         ("select regexp_like('abc', 'b')", "true"),
         ("select max(length('x' || value)) from generate_series(1, 10000)", "6"),
-        // In slices, and in batches that are shorter for the constant.
+        // In slices, and in batches that are shorter because of the constant.
         (
             "select sum(length(repeat('x', 20000 + value))) from generate_series(1, 1800)",
             "37620900",
@@ -139,8 +139,8 @@ async fn work_that_grows_with_the_square_is_bounded_for_a_row_and_ends_at_the_de
         error.message().contains("`levenshtein` may take 2500000000 steps for one row"),
         "{error}"
     );
-    // One batch of it takes minutes; its thread is free again soon after the deadline, since slices
-    // look at it.
+    // One batch of it takes minutes; its thread is free soon after the deadline, since each slice
+    // checks it.
     let text = "select max(levenshtein(repeat('ab', 2000), concat(repeat('ba', 2000), cast(value as varchar)))) \
                 from generate_series(1, 8192)";
     let error = refused(&rig, text).await;
@@ -165,7 +165,7 @@ async fn plans_that_grow_out_of_a_short_statement_are_refused() {
         .replace("select value as a", "select value as a from generate_series(1, 2)");
     let error = refused(&rig, &format!("select count(*) from ({sums}) as t where a > 5")).await;
     assert!(error.message().contains("more than 1000000 parts"), "{error}");
-    // What is nested as deep but used once is fine.
+    // A statement that is nested as deeply but uses each part once passes.
     let once = nested("value", "a + 1", 10)
         .replace("select value as a", "select value as a from generate_series(1, 2)");
     assert_eq!(value(&rig, &format!("select sum(a) from ({once}) as t where a > 5")).await, "23");
@@ -179,7 +179,7 @@ async fn planning_stops_at_the_deadline() {
     let ended =
         rig.queries.run(rig.query_context(read_scope_of("acme")), "select 1", none(), limits).await;
     assert!(ended.unwrap_err().message().contains("ran longer"));
-    // From within: the planner itself gives up, not only who waits for it.
+    // The planner itself stops, and not only its caller.
     let meter = Meter::new(Some(Instant::now()), pool(&rig));
     let means = (meter, Arc::clone(rig.queries.base.runtime_env()));
     let planning = rig.queries.planning(
@@ -190,7 +190,7 @@ async fn planning_stops_at_the_deadline() {
         means,
     );
     let error = planning.start().await.err().unwrap();
-    assert!(error.message().contains("called off"), "{error:?}");
+    assert!(error.message().contains("was cancelled"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +199,8 @@ async fn one_organisations_endless_queries_leave_places_and_threads_to_others() 
     let rig = Arc::new(rig(&Config { query_concurrency: 4, query_share: 2, ..small() }).await);
     let (begun, mut started) = mpsc::channel(64);
     let hostile = (0..2 + 16).map(|_| {
-        let (rig, begun) = (Arc::clone(&rig), begun.clone());
+        let rig = Arc::clone(&rig);
+        let begun = begun.clone();
         tokio::spawn(async move {
             let answer = rig
                 .queries
@@ -222,7 +223,7 @@ async fn one_organisations_endless_queries_leave_places_and_threads_to_others() 
     }
     assert!(started.try_recv().is_err(), "no third query of the one organisation runs");
     assert_eq!(rig.queries.running(), 2);
-    // One more than may wait is refused, and told why; the other organisation is not.
+    // A query beyond the queue is refused with the reason; the other organisation is not affected.
     while rig.queries.places.waiting(&Some("acme".to_owned())) < 16 {
         tokio::task::yield_now().await;
     }
@@ -246,7 +247,7 @@ async fn one_organisations_endless_queries_leave_places_and_threads_to_others() 
     );
 }
 
-/// Statements that are wrong, each in its own way, over rows in files.
+/// Invalid statements of different kinds, over rows in files.
 const WRONG: &[&str] = &[
     "selec 1",
     "select 1; select 2",
@@ -293,7 +294,7 @@ async fn what_is_wrong_with_a_statement_is_the_statements() {
             [read_scope_of("acme"), ReadScope { organisation: None, ..read_scope_of("acme") }]
         {
             match rig.ask(&read_scope, &text).await {
-                // A pattern of any length is fine where the engine takes it.
+                // A pattern of any length passes if the engine accepts it.
                 Ok(_) => assert!(text.len() > 10_000, "{text} is answered"),
                 Err(error) => {
                     let start = &text[..text.len().min(200)];
@@ -342,10 +343,10 @@ fn what_fails_while_a_file_is_read_is_the_stores() {
         (DataFusionError::Configuration(text("that")), ErrorKind::Invalid),
         (DataFusionError::External("other".into()), ErrorKind::Invalid),
     ] {
-        let said = format!("{error:?}");
+        let shown = format!("{error:?}");
         let shared = |error| DataFusionError::Shared(Arc::new(error));
         let wrapped = shared(DataFusionError::Context(text("while running"), Box::new(error)));
-        assert_eq!(query_failed(wrapped).kind(), kind, "{said}");
+        assert_eq!(query_failed(wrapped).kind(), kind, "{shown}");
     }
 }
 
@@ -380,7 +381,7 @@ async fn columns_are_named_as_they_are_written() {
             "select metadata.team, metadata.key, logs.metadata.value from logs",
             "metadata.team|metadata.key|metadata.value",
         ),
-        // Columns of queries that `*` stands for.
+        // Columns of queries that `*` expands to.
         (
             "select * from (select request.body, count(*), sum(total_units) + 1, metadata.team, lower(id), 1 \
              from logs group by 1, 4, 5) as t",
@@ -418,7 +419,7 @@ async fn columns_are_named_as_they_are_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_do_not_exist_are_answered_with_the_nearest_ones() {
     let rig = rig(&small()).await;
-    for (text, said) in [
+    for (statement, text) in [
         (
             "select totl_units from logs",
             "there is no column `totl_units`; nearest names: `total_units`",
@@ -430,8 +431,8 @@ async fn names_that_do_not_exist_are_answered_with_the_nearest_ones() {
         ("select lenght(id) from logs", "there is no function `lenght`; nearest names: `length`"),
         ("select * from log", "there is no table `log`; nearest names: `logs`"),
     ] {
-        let error = refused(&rig, text).await;
-        assert!(error.message().contains(said), "{error}");
+        let error = refused(&rig, statement).await;
+        assert!(error.message().contains(text), "{error}");
         assert!(error.message().len() < 200, "{error}");
     }
 }

@@ -412,7 +412,7 @@ async fn what_portkeys_clients_and_guide_send_is_taken() {
         ),
         (
             json!({ "filters": { "cost_min": 2, "cost_max": 1 } }),
-            "`cost_min` is 2, which is more than `cost_max`, 1",
+            "`cost_min` is 2, which is above `cost_max`, 1",
         ),
         (
             json!({ "requested_data": [{}] }),

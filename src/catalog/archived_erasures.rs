@@ -1,4 +1,4 @@
-//! Sets completed erasures aside: moves their lists, and all but the newest completed erasures, out
+//! Archives completed erasures: moves their lists, and all but the newest completed erasures, out
 //! of the document into objects of their own. Each erasure has one object, written once. A
 //! write-ahead log of a stopped node, or an import, may bring erased records back at any time, so
 //! opening one reads all of these objects ([`Catalog::ever_erased`]).
@@ -21,10 +21,10 @@ use crate::store::Store;
 /// Objects that are read concurrently.
 const AT_ONCE: usize = 16;
 
-/// Sizes of the lists of an erasure that were set aside.
+/// Sizes of the archived lists of an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Aside {
+pub struct ArchivedLists {
     /// Number of record ids.
     pub ids: u64,
     /// Number of feedback ids.
@@ -33,7 +33,7 @@ pub struct Aside {
 
 impl Document {
     /// Returns the completed erasures that have lists, or that are older than the newest few.
-    fn erasures_to_set_aside(&self, now: DateTime<Utc>) -> Vec<ErasureEntry> {
+    fn archivable_erasures(&self, now: DateTime<Utc>) -> Vec<ErasureEntry> {
         let old = self.oldest_done(now);
         let has_list = |entry: &ErasureEntry| !entry.ids.is_empty() || !entry.feedback.is_empty();
         let leaves = |entry: &&ErasureEntry| {
@@ -56,17 +56,16 @@ impl Document {
         old
     }
 
-    /// Removes the lists of erasures that were written to objects of their own, and the oldest of
-    /// these erasures.
-    fn set_aside(&mut self, written: &HashSet<String>, now: DateTime<Utc>) {
+    /// Removes the lists of archived erasures, and the oldest of these erasures.
+    fn drop_archived(&mut self, written: &HashSet<String>, now: DateTime<Utc>) {
         let old = self.oldest_done(now);
         self.erasures.retain(|entry| !(written.contains(&entry.id) && old.contains(&entry.id)));
         for entry in self.erasures.iter_mut().filter(|entry| written.contains(&entry.id)) {
             let ids = std::mem::take(&mut entry.ids);
             let feedback = std::mem::take(&mut entry.feedback);
-            let before = entry.aside.unwrap_or(Aside { ids: 0, feedback: 0 });
+            let before = entry.aside.unwrap_or(ArchivedLists { ids: 0, feedback: 0 });
             let more = |before: u64, list: &[String]| before.max(list.len() as u64);
-            entry.aside = Some(Aside {
+            entry.aside = Some(ArchivedLists {
                 ids: more(before.ids, &ids),
                 feedback: more(before.feedback, &feedback),
             });
@@ -75,10 +74,10 @@ impl Document {
 }
 
 impl Catalog {
-    /// Sets completed erasures aside.
-    pub async fn set_erasures_aside(&self) -> Result<()> {
+    /// Archives completed erasures.
+    pub async fn archive_erasures(&self) -> Result<()> {
         let now = (self.inner.now)();
-        let done = self.state().document.erasures_to_set_aside(now);
+        let done = self.state().document.archivable_erasures(now);
         if done.is_empty() {
             return Ok(());
         }
@@ -87,14 +86,14 @@ impl Catalog {
         }
         let written: HashSet<String> = done.into_iter().map(|entry| entry.id).collect();
         self.change(|document| {
-            document.set_aside(&written, now);
+            document.drop_archived(&written, now);
             Ok(())
         })
         .await
     }
 
     /// Returns rules for everything that was ever erased, including erasures that are no longer in
-    /// force or were set aside: the write-ahead log of a stopped node may bring such records back.
+    /// force or were archived: the write-ahead log of a stopped node may bring such records back.
     pub async fn ever_erased(&self) -> Result<Rules> {
         let mut entries = read_all(&self.inner.store).await?;
         entries.extend(self.state().document.erasures.iter().cloned());

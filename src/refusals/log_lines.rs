@@ -13,14 +13,14 @@ const EVERY: TimeDelta = TimeDelta::seconds(10);
 
 /// State of the log: last lines, and refusals that have not been logged.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct LogLines {
     kinds: BTreeMap<(Source, Reason), Kind>,
 }
 
 #[derive(Debug, Default)]
 struct Kind {
     last: Option<DateTime<Utc>>,
-    untold: u64,
+    unreported: u64,
 }
 
 /// A line for the log.
@@ -32,9 +32,9 @@ pub(super) struct Line {
     pub(super) refused: u64,
 }
 
-impl Told {
+impl LogLines {
     pub(super) fn count(&mut self, source: Source, reason: Reason, count: u64) {
-        self.kinds.entry((source, reason)).or_default().untold += count;
+        self.kinds.entry((source, reason)).or_default().unreported += count;
     }
 
     /// Returns the lines that are due.
@@ -43,14 +43,14 @@ impl Told {
             // A clock that was set back must not silence the log.
             let waits =
                 kind.last.is_some_and(|last| (TimeDelta::zero()..EVERY).contains(&(now - last)));
-            if kind.untold == 0 || waits {
+            if kind.unreported == 0 || waits {
                 return None;
             }
             kind.last = Some(now);
             Some(Line {
                 source: *source,
                 reason: *reason,
-                refused: std::mem::take(&mut kind.untold),
+                refused: std::mem::take(&mut kind.unreported),
             })
         });
         due.collect()
