@@ -134,7 +134,7 @@ pub(super) async fn shown(
         return json_of(app, access, record).await;
     }
     let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
-    let said = reader.said_of(&record).await?;
+    let said = reader.feedback_on(&record).await?;
     reader.hide(&mut record);
     let withheld = reader.withheld_from_log();
     let hidden = withheld.clone();
@@ -152,7 +152,7 @@ pub(super) async fn shown(
 
 async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Response, Failure> {
     let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
-    let said = reader.said_of(&record).await?;
+    let said = reader.feedback_on(&record).await?;
     reader.hide(&mut record);
     let state = app.engine.catalog().state();
     let organisation =
