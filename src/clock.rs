@@ -1,11 +1,11 @@
 //! Time: the monotonic clock, and a watch over the wall clock.
 //!
-//! Records expire by the wall clock, which may leap: through an empty battery, a wrong time server
-//! or a mistake of an operator. A leap is a step of more than a day relative to the monotonic
-//! clock. After a leap nothing is destroyed by age until the time is confirmed. The time is
+//! Records expire by the wall clock, which may leap because of an empty battery, a wrong time
+//! server or a mistake of an operator. A leap is a step of more than a day relative to the
+//! monotonic clock. After a leap nothing is deleted by age until the time is confirmed. The time is
 //! confirmed when the clock steps back, when for a while the records of most sending organisations
-//! have the new time, or by an operator. Each organisation has one vote, so that none can confirm a
-//! wrong time for others alone.
+//! have the new time, or by an operator. Each organisation has one vote, so that no organisation
+//! can confirm a wrong time for others.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -107,14 +107,14 @@ impl Watch {
         tracing::error!(
             expected = %leap.expected,
             found = %leap.found,
-            "the clock of this machine leapt; nothing expires and no file is deleted until the time is confirmed: set the clock \
-             right, or confirm it with `POST /v1/admin/clock`"
+            "the clock of this machine leapt; nothing expires and no file is deleted until the time is confirmed: correct the \
+             clock, or confirm it with `POST /v1/admin/clock`"
         );
         self.state.lock().doubt = Some(Doubt::new(leap, (self.elapsed)()));
         self.in_doubt.store(true, Ordering::Release);
     }
 
-    /// Compares the clocks; returns the leap that is in doubt.
+    /// Compares the clocks. Returns the leap that is in doubt.
     pub fn look(&self) -> Option<Leap> {
         let now = (self.now)();
         let elapsed = (self.elapsed)();
@@ -183,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn time_that_passes_is_no_leap_and_a_step_is_until_the_clock_is_set_right() {
+    fn elapsed_time_is_no_leap_and_a_step_is_one_until_the_clock_is_corrected() {
         clocks!(WALL, PASSED);
         let watch = Watch::new(|| at(WALL.load(Ordering::SeqCst)), || seconds(&PASSED));
         for days in [0, 1, 40, 400] {
             WALL.store(days * DAY, Ordering::SeqCst);
             PASSED.store(days * DAY, Ordering::SeqCst);
-            assert_eq!(watch.look(), None, "a quiet server");
+            assert_eq!(watch.look(), None, "an idle server");
         }
         WALL.store(401 * DAY - 1, Ordering::SeqCst);
         assert_eq!(watch.look(), None, "less than a day");
@@ -199,7 +199,7 @@ mod tests {
             assert_eq!(leap.found, at((400 + step) * DAY));
             assert!(watch.look().is_some(), "it stays in doubt");
             WALL.store(400 * DAY, Ordering::SeqCst);
-            assert_eq!(watch.look(), None, "set right");
+            assert_eq!(watch.look(), None, "corrected");
         }
     }
 
@@ -217,17 +217,17 @@ mod tests {
         WALL.store(30 * DAY + 600, Ordering::SeqCst);
         PASSED.store(600, Ordering::SeqCst);
         watch.hear("zen", at(600));
-        assert!(watch.look().is_some(), "two organisations say two times");
+        assert!(watch.look().is_some(), "two organisations have two times");
         watch.hear("third", at(30 * DAY + 600));
         assert_eq!(watch.look(), None);
         WALL.store(90 * DAY, Ordering::SeqCst);
         assert!(watch.look().is_some());
-        assert!(watch.confirm().is_some(), "an operator knows");
+        assert!(watch.confirm().is_some(), "an operator confirms");
         assert_eq!(watch.look(), None);
     }
 
     #[test]
-    fn a_doubt_outlasts_a_restart_unless_the_clock_was_set_right() {
+    fn a_doubt_survives_a_restart_unless_the_clock_was_corrected() {
         clocks!(WALL, PASSED);
         let watch = || Watch::new(|| at(WALL.load(Ordering::SeqCst)), || seconds(&PASSED));
         let leap = Leap { expected: at(0), found: at(3650 * DAY) };
@@ -242,6 +242,6 @@ mod tests {
         right.compare(at(40 * DAY + 60));
         assert_eq!(right.look(), None);
         right.compare(at(10 * DAY));
-        assert!(right.look().is_some(), "the bucket says another time");
+        assert!(right.look().is_some(), "the bucket has another time");
     }
 }

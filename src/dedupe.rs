@@ -1,17 +1,18 @@
-//! Remembers which ids arrived lately, so that a record sent twice is kept once.
+//! Remembers the ids of recently arrived records, so that a record that is sent twice is stored
+//! once.
 //!
-//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, 96 of organisation,
-//! workspace and id: ids are a workspace's own, and those of records of no workspace are apart from
-//! all. That is short enough to keep millions, and no client can make two ids collide, because the
-//! keys are random and never leave the process. Each organisation has a memory of its own, in
-//! blocks in the order of arrival. A block is forgotten when all of it is older than the window, so
-//! an id is remembered for at least the window and a quarter longer at most while records of its
-//! organisation come in.
+//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, and 96 bits of
+//! organisation, workspace and id. So each workspace has ids of its own, separate from those of
+//! records without a workspace. The hash is short enough to keep millions, and no client can make
+//! two ids collide, because the hash keys are random and never leave the process. Each organisation
+//! has a memory of its own, in blocks in the order of arrival. A block is dropped when all of it is
+//! older than the window, so an id is remembered for at least the window, and at most a quarter
+//! longer while records of its organisation arrive.
 //!
-//! Past the most ids allowed the organisation that has most of them forgets its oldest block,
-//! window or not. So one that sends ids without an end forgets its own, and an organisation with
-//! fewer than an equal part of the memory forgets none. Two bits of each key say what is known of
-//! its record ([`SeenState`]), so that costs no memory.
+//! Above the maximum number of ids, the organisation with the most ids drops its oldest block, even
+//! within the window. So an organisation that sends endless ids drops its own, and one with fewer
+//! than an equal part of the memory drops none. Two bits of each key hold the state of its record
+//! ([`SeenState`]), which takes no extra memory.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::{self, Write};
@@ -22,13 +23,13 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::record::Record;
 
-/// A block of ids is closed after this part of the window.
+/// A block of ids is closed after this fraction (1/n) of the window.
 const BLOCKS_IN_WINDOW: i64 = 4;
-/// Ids of a block at most: it is forgotten in one go, while writers wait.
+/// Maximum ids of a block: it is dropped in one step, while writers wait.
 const BLOCK_IDS: usize = 4_096;
-/// A block is also at most this part of all ids.
+/// A block is also at most this fraction (1/n) of all ids.
 const BLOCKS_IN_ALL: usize = 8;
-/// Sets that the ids of one organisation are spread over, so that none of them takes long to grow.
+/// Number of sets for the ids of one organisation, so that growing one of them is quick.
 const SETS: usize = 16;
 
 /// The ids of a window of time.
@@ -36,10 +37,10 @@ const SETS: usize = 16;
 pub struct DedupWindow {
     keys: KeyHasher,
     organisations: HashMap<u32, Ids>,
-    /// Ids in all of them.
+    /// Ids of all organisations.
     len: usize,
     window_micros: i64,
-    most: usize,
+    max_ids: usize,
 }
 
 /// The ids of one organisation.
@@ -58,25 +59,25 @@ struct Block {
     ids: Vec<Id>,
 }
 
-/// Makes keys of ids; cheap to clone, so that callers hash on their own threads.
+/// Computes keys of ids. Cheap to clone, so that callers hash on their own threads.
 #[derive(Clone, Debug)]
 pub struct KeyHasher(RandomState, RandomState);
 
-/// What is remembered of an id whose record is stored.
+/// Remembered state of an id whose record is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeenState {
-    /// Whether parts of the record may still come: it was stored before all of them were there.
+    /// True if parts of the record may still arrive, because it was stored before all of them.
     pub is_open: bool,
-    /// Whether nothing may be kept of what was said in its call.
+    /// True if no content of its call may be kept.
     pub is_untracked: bool,
 }
 
-/// The bits of a key that are taken for [`SeenState`].
+/// The bits of a key that hold [`SeenState`].
 const KNOWN_BITS: u32 = 0b11;
 
-/// The part of a key that says which of its organisation's ids it is, with what is known of its
-/// record in the last bits. Two are equal if their ids are. In three words, for it is kept millions
-/// of times.
+/// The part of a key that identifies an id within its organisation, with the state of its record in
+/// the last bits. Two are equal if their ids are. Stored in three words, because there are millions
+/// of them.
 #[derive(Clone, Copy, Debug)]
 struct Id([u32; 3]);
 
@@ -90,15 +91,15 @@ impl Id {
         SeenState { is_open: self.0[2] & 0b01 != 0, is_untracked: self.0[2] & 0b10 != 0 }
     }
 
-    /// The same without what is known.
+    /// Returns the words without the state.
     fn words(self) -> [u32; 3] {
         let [high, middle, low] = self.0;
         [high, middle, low & !KNOWN_BITS]
     }
 
-    /// The set that it is in.
+    /// Returns the number of the set that holds the id.
     fn set(self) -> usize {
-        // Not the bits that a set orders its ids by.
+        // Not the bits by which a set orders its ids.
         self.0[0] as usize % SETS
     }
 }
@@ -114,13 +115,13 @@ impl Eq for Id {}
 impl Hash for Id {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [_, middle, low] = self.words();
-        // Sets choose a place by the last bits, and those of `low` are taken.
+        // Sets choose a slot by the last bits, and those of `low` are taken.
         state.write_u64((u64::from(low) << 32) | u64::from(middle));
     }
 }
 
-/// The number of the organisation that a key is of: 32 bits of a keyed hash. Two organisations of
-/// one number share a memory.
+/// Returns the number of a key's organisation: 32 bits of a keyed hash. Two organisations with the
+/// same number share a memory.
 pub fn organisation_of(key: u128) -> u32 {
     (key >> 96) as u32
 }
@@ -154,25 +155,26 @@ impl fmt::Write for Hashing {
     }
 }
 
-/// What a state of feedback is known by, as an id: no id of a record begins like this by chance,
-/// and the two share one memory.
+/// Returns the id of a state of feedback. It shares the memory of record ids, and no id of a record
+/// begins with this prefix by chance.
 pub fn feedback_id(id: &str, updated_micros: i64) -> String {
     format!("feedback/{updated_micros}/{id}")
 }
 
 impl KeyHasher {
-    /// Fresh random keys.
+    /// Creates fresh random hash keys.
     pub fn random() -> Self {
         Self(RandomState::new(), RandomState::new())
     }
 
-    /// The key of one id of one workspace of an organisation, or of none. An empty name is none.
+    /// Returns the key of an id in a workspace of an organisation, or outside any workspace. An
+    /// empty name means no workspace.
     pub fn key(&self, organisation: &str, workspace: Option<&str>, id: &str) -> u128 {
         let identity = (organisation, workspace.filter(|workspace| !workspace.is_empty()), id);
         self.joined(organisation, self.0.hash_one(identity), self.1.hash_one(identity))
     }
 
-    /// The key of a record.
+    /// Returns the key of a record.
     pub fn key_of(&self, record: &Record) -> u128 {
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
         self.key(
@@ -182,7 +184,7 @@ impl KeyHasher {
         )
     }
 
-    /// The key of what a value of an organisation says, all of it, by its `Debug` form.
+    /// Returns the key of the whole content of a value of an organisation, by its `Debug` form.
     pub fn key_of_all(&self, organisation: &str, value: &impl fmt::Debug) -> u128 {
         let mut text = Hashing(self.0.build_hasher(), self.1.build_hasher());
         // Neither hashing nor the derived form fails.
@@ -195,8 +197,8 @@ impl KeyHasher {
         (u128::from(organisation) << 96) | (u128::from(high as u32) << 64) | u128::from(low)
     }
 
-    /// The keys of a batch's rows, which has the columns `organisation_id`, `workspace_slug` and
-    /// `id`.
+    /// Returns the keys of the rows of a batch with the columns `organisation_id`, `workspace_slug`
+    /// and `id`.
     pub fn keys_of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
         let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
         let (Some(organisations), Some(workspaces), Some(ids)) =
@@ -212,21 +214,21 @@ impl KeyHasher {
 }
 
 impl DedupWindow {
-    /// Remembers nothing yet. A window of 0 hours turns the check off.
-    pub fn new(keys: KeyHasher, window_hours: u64, most: u64) -> Self {
+    /// Creates an empty window. A window of 0 hours turns the check off.
+    pub fn new(keys: KeyHasher, window_hours: u64, max_ids: u64) -> Self {
         let window_micros = i64::try_from(window_hours)
             .unwrap_or(i64::MAX / 3_600_000_000)
             .saturating_mul(3_600_000_000);
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        Self { keys, organisations: HashMap::new(), len: 0, window_micros, most }
+        let max_ids = usize::try_from(max_ids).unwrap_or(usize::MAX);
+        Self { keys, organisations: HashMap::new(), len: 0, window_micros, max_ids }
     }
 
-    /// Makes the keys that this set is asked with.
+    /// Returns the hasher for the keys of this window.
     pub fn keys(&self) -> &KeyHasher {
         &self.keys
     }
 
-    /// Remembers a key; false if it was known already, and then what was known of it stays.
+    /// Remembers a key. Returns false if it was known already; its earlier state then stays.
     pub fn insert(&mut self, key: u128, known: SeenState, now_micros: i64) -> bool {
         if self.contains(key) {
             return false;
@@ -235,12 +237,12 @@ impl DedupWindow {
         true
     }
 
-    /// Whether a key is known.
+    /// Returns true if a key is known.
     pub fn contains(&self, key: u128) -> bool {
         self.known(key).is_some()
     }
 
-    /// What is known of a key; none if it is not known.
+    /// Returns the state of a key, or `None` if it is not known.
     pub fn known(&self, key: u128) -> Option<SeenState> {
         self.organisations
             .get(&organisation_of(key))?
@@ -248,7 +250,7 @@ impl DedupWindow {
             .map(Id::known)
     }
 
-    /// Remembers of a known key that nothing may be kept of what was said in its call.
+    /// Notes for a known key that no content of its call may be kept.
     pub fn mark_untracked(&mut self, key: u128) {
         let Some(known) = self.known(key) else { return };
         let marked = Id::new(key, SeenState { is_untracked: true, ..known });
@@ -262,7 +264,7 @@ impl DedupWindow {
         if self.window_micros == 0 {
             return;
         }
-        let block_ids = BLOCK_IDS.min(self.most / BLOCKS_IN_ALL).max(1);
+        let block_ids = BLOCK_IDS.min(self.max_ids / BLOCKS_IN_ALL).max(1);
         let block_micros = self.window_micros / BLOCKS_IN_WINDOW;
         let ids = self.organisations.entry(organisation_of(key)).or_default();
         let is_full = |newest: &Block| {
@@ -277,39 +279,39 @@ impl DedupWindow {
             });
         }
         self.len += ids.insert(Id::new(key, known), now_micros);
-        while self.len > self.most && self.forget_block(now_micros) {}
+        while self.len > self.max_ids && self.forget_block(now_micros) {}
     }
 
-    /// Forgets a key: its record was not stored after all.
+    /// Forgets a key whose record was not stored after all.
     pub fn forget(&mut self, key: u128) {
         if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
-            // It stays in its block: if it comes again it is forgotten with that one, a moment
-            // before its time.
+            // The id stays in its block: if it arrives again, it is dropped with that block,
+            // slightly early.
             self.len -= ids.remove(Id::new(key, SeenState::default()));
         }
     }
 
-    /// Forgets the oldest block of the organisation whose window is over, or else of the one that
-    /// has most ids. False if there is none.
+    /// Drops the oldest block of an organisation whose window is over, or otherwise of the one with
+    /// the most ids. Returns false if there is none.
     fn forget_block(&mut self, now_micros: i64) -> bool {
         let window = self.window_micros;
         let is_past = |ids: &Ids| {
             ids.blocks.front().is_some_and(|oldest| now_micros - oldest.last_micros >= window)
         };
-        let most = self
+        let fullest = self
             .organisations
             .iter()
             .max_by_key(|(_, ids)| (is_past(ids), ids.len))
             .map(|(number, _)| *number);
         let Some((number, ids)) =
-            most.and_then(|number| Some((number, self.organisations.get_mut(&number)?)))
+            fullest.and_then(|number| Some((number, self.organisations.get_mut(&number)?)))
         else {
             return false;
         };
         let Some(oldest) = ids.blocks.pop_front() else { return false };
         self.len -= oldest.ids.into_iter().map(|id| ids.remove(id)).sum::<usize>();
         if ids.blocks.is_empty() {
-            // What is left has no block: it was forgotten once and came again.
+            // The remaining ids have no block: they were forgotten once and arrived again.
             self.len -= ids.len;
             self.organisations.remove(&number);
         }
@@ -322,7 +324,7 @@ impl Ids {
         self.sets[id.set()].get(&id).copied()
     }
 
-    /// Adds an id to the newest block; answers how many more there are.
+    /// Adds an id to the newest block. Returns the number of added ids.
     fn insert(&mut self, id: Id, now_micros: i64) -> usize {
         let Some(newest) = self.blocks.back_mut() else { return 0 };
         newest.ids.push(id);
@@ -332,15 +334,15 @@ impl Ids {
         added
     }
 
-    /// Takes an id out; answers how many fewer there are.
+    /// Removes an id. Returns the number of removed ids.
     fn remove(&mut self, id: Id) -> usize {
         let removed = usize::from(self.sets[id.set()].remove(&id));
         self.len -= removed;
         removed
     }
 
-    /// Forgets the oldest blocks if the window is over for them, a few in one go; answers how many
-    /// ids fewer there are.
+    /// Drops the oldest blocks whose window is over, a few at a time. Returns the number of removed
+    /// ids.
     fn forget_past(&mut self, now_micros: i64, window_micros: i64) -> usize {
         let mut removed = 0;
         for _ in 0..BLOCKS_IN_WINDOW {
@@ -367,7 +369,7 @@ mod tests {
     const WHOLE: SeenState = SeenState { is_open: false, is_untracked: false };
 
     #[test]
-    fn an_id_is_known_for_the_whole_window_and_forgotten_after() {
+    fn an_id_is_known_for_the_whole_window_and_forgotten_afterwards() {
         let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000_000);
         let key = recent.keys().key("default", None, "a");
         assert!(recent.insert(key, WHOLE, 0));
@@ -419,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_that_sends_ids_without_an_end_forgets_its_own() {
+    fn an_organisation_that_sends_endless_ids_forgets_its_own() {
         let mut recent = DedupWindow::new(KeyHasher::random(), 24, 8_000);
         let of = |recent: &DedupWindow, name: &str, id: u32| {
             recent.keys().key(name, None, &id.to_string())
@@ -445,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_new_again_and_the_count_holds() {
+    fn a_forgotten_id_is_new_again_and_the_count_is_right() {
         let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000);
         let keys: Vec<u128> =
             (0..100).map(|id: u32| recent.keys().key("a", None, &id.to_string())).collect();
@@ -463,14 +465,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_an_id_is_kept_with_it() {
+    fn the_state_of_an_id_is_kept_with_it() {
         let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000);
         for (place, (is_open, is_untracked)) in
             [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
         {
-            let (key, known) = ((place as u128) << 64 | 0b11, SeenState { is_open, is_untracked });
+            let key = (place as u128) << 64 | 0b11;
+            let known = SeenState { is_open, is_untracked };
             assert!(recent.insert(key, known, 0));
-            assert!(!recent.insert(key, WHOLE, 0), "the first holds");
+            assert!(!recent.insert(key, WHOLE, 0), "the first state stays");
             assert_eq!(recent.known(key), Some(known));
         }
         assert_eq!(recent.known(9 << 64), None);

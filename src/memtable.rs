@@ -1,4 +1,4 @@
-//! Acked rows that are in no table file yet, and the byte budget that bounds them.
+//! Acknowledged rows that are in no table file yet, and the byte budget that bounds them.
 //!
 //! Rows arrive as batches of any size and stay readable as Arrow. Small batches are concatenated as
 //! they arrive, so that a query reads a few chunks however many requests sent the rows. A frozen
@@ -209,10 +209,9 @@ impl MemoryBudget {
         })
     }
 
-    /// Takes room without waiting, as far as there is any: for rows that are recovered from the
-    /// log.
-    pub fn take_what_is_left(&self, bytes: u64) -> Option<MemoryReservation> {
-        Some(self.pool.take_what_is_left(&Holder::Operator, bytes.max(1)))
+    /// Takes available room without waiting, for rows that are recovered from the log.
+    pub fn take_available(&self, bytes: u64) -> Option<MemoryReservation> {
+        Some(self.pool.take_available(&Holder::Operator, bytes.max(1)))
             .filter(|room| room.units() > 0)
     }
 

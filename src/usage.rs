@@ -1,17 +1,16 @@
-//! How many records each organisation had stored in each month: what quotas are checked against and
-//! bills are made from.
+//! Counts the records that each organisation had stored in each month, for quotas and bills.
 //!
-//! The writer counts each row that it keeps, so a check costs one look into a map and is exact
-//! whoever writes at the same time; feedback is not counted. Rows leave table `logs` when they
-//! expire, so the counts are kept beside it: with every flush the node writes what its log had come
-//! to by then, under the log's id, *before* that table's commit. Whoever opens the log next takes
-//! the counts of the sequence that the table names and adds the rows that it replays, so the counts
-//! are exact through crashes too. Counts of other nodes are as of their last flush.
+//! The writer counts each row that it keeps, so a check costs one map lookup and is exact under
+//! concurrent writes. Feedback is not counted. Rows leave table `logs` when they expire, so the
+//! counts are kept beside the table. With every flush the node writes the counts of its log, under
+//! the log's id, *before* that table's commit. The next open of the log takes the counts of the
+//! sequence that the table names and adds the replayed rows, so the counts are exact after crashes
+//! too. Counts of other nodes are as of their last flush.
 //!
 //! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that
-//! were not stored because of a quota are counted apart. They are in no log, so their counts are
-//! written down every few seconds, for whoever reads beside this process; a crash forgets those of
-//! the last seconds.
+//! were not stored because of a quota are counted separately. They are in no log, so their counts
+//! are written every few seconds, for readers beside this process. A crash loses the counts of the
+//! last seconds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::plan::Month;
 use crate::store::Store;
 
 const MICROS_A_DAY: i64 = 86_400_000_000;
-/// Months that counts are kept for.
+/// Number of months for which counts are kept.
 const KEPT_MONTHS: i32 = 24;
 
 /// Counts of one organisation in one month.
@@ -37,7 +36,7 @@ const KEPT_MONTHS: i32 = 24;
 pub struct Count {
     /// Records that were stored.
     pub records: u64,
-    /// Records that were not, because of the quota.
+    /// Records that were not stored because of the quota.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_stored: u64,
 }
@@ -54,7 +53,7 @@ pub struct Used {
     pub organisation: String,
     /// The month.
     pub month: Month,
-    /// Records that were stored, also those that expired since.
+    /// Records that were stored, including those that have expired.
     pub records: u64,
     /// Records that were not stored because of the quota.
     pub not_stored: u64,
@@ -65,10 +64,10 @@ pub struct Used {
 pub struct Counts(HashMap<String, Vec<(Month, Count)>>);
 
 impl Counts {
-    /// The counts of an organisation in a month.
+    /// Returns the counts of an organisation in a month.
     pub fn get(&self, organisation: &str, month: Month) -> Count {
         let months = self.0.get(organisation).into_iter().flatten();
-        months.rev().find(|(of, _)| *of == month).map(|(_, count)| *count).unwrap_or_default()
+        months.rev().find(|(known, _)| *known == month).map(|(_, count)| *count).unwrap_or_default()
     }
 
     fn entry(&mut self, organisation: &str, month: Month) -> &mut Count {
@@ -77,8 +76,8 @@ impl Counts {
         }
         // The months of an organisation are few, and the newest is the last.
         let months = self.0.entry(organisation.to_owned()).or_default();
-        let place = months.iter().rposition(|(of, _)| *of == month).unwrap_or_else(|| {
-            let place = months.partition_point(|(of, _)| *of < month);
+        let place = months.iter().rposition(|(known, _)| *known == month).unwrap_or_else(|| {
+            let place = months.partition_point(|(known, _)| *known < month);
             months.insert(place, (month, Count::default()));
             place
         });
@@ -103,8 +102,8 @@ impl Counts {
         });
     }
 
-    /// These counts with the records that were not stored as `latest` has them: they belong to no
-    /// sequence of the log.
+    /// Returns these counts with the unstored records of `latest`, which belong to no sequence of
+    /// the log.
     pub fn with_not_stored_of(&self, latest: &Self) -> Self {
         let mut counts = self.clone();
         for (organisation, months) in &latest.0 {
@@ -123,8 +122,8 @@ impl Counts {
     }
 }
 
-/// The moment that a record counts for: its own, but no later than tomorrow, so that claiming a
-/// month to come gains nothing.
+/// Returns the time for which a record counts: its own, but no later than tomorrow, so that a date
+/// in a later month gains nothing.
 pub fn counted_at(created_at: i64, now_micros: i64) -> i64 {
     created_at.min(now_micros.saturating_add(MICROS_A_DAY))
 }
@@ -136,14 +135,14 @@ fn for_each_row(batch: &RecordBatch, mut row: impl FnMut(&str, i64)) {
     else {
         return;
     };
-    let (organisations, times) =
-        (organisations.as_string_view(), times.as_primitive::<TimestampMicrosecondType>());
+    let organisations = organisations.as_string_view();
+    let times = times.as_primitive::<TimestampMicrosecondType>();
     for at in 0..organisations.len() {
         row(organisations.value(at), times.value(at));
     }
 }
 
-/// Finds the month of a moment; asked for the same one again and again, it does so quickly.
+/// Finds the month of a time, quickly if it is the same month as before.
 #[derive(Debug, Default)]
 struct Months(Option<(i64, i64, Month)>);
 
@@ -178,7 +177,7 @@ pub struct Meter {
     usage: Usage,
 }
 
-/// A meter in the hands of the writer while it goes through a group of rows.
+/// Access to a meter while the writer processes a group of rows.
 #[derive(Debug)]
 pub struct Tally<'a> {
     months: &'a mut Months,
@@ -186,30 +185,30 @@ pub struct Tally<'a> {
 }
 
 impl Meter {
-    /// A meter that goes on from these counts of its own log.
+    /// Creates a meter that continues from these counts of its own log.
     pub fn new(own: Counts, others: Counts) -> Self {
         let usage = Usage(Arc::new(RwLock::new(Known { own, others })));
         Self { months: Months::default(), usage }
     }
 
-    /// What everybody else may read.
+    /// Returns the counts for readers.
     pub fn usage(&self) -> Usage {
         self.usage.clone()
     }
 
-    /// Begins to count; nobody reads the counts until the tally is dropped.
+    /// Starts to count. Readers wait until the tally is dropped.
     pub fn tally(&mut self) -> Tally<'_> {
         Tally { months: &mut self.months, known: self.usage.0.write() }
     }
 
-    /// The counts of this node's log as they are now.
+    /// Returns the current counts of this node's log.
     pub fn own(&self) -> Counts {
         self.usage.own()
     }
 }
 
 impl Tally<'_> {
-    /// Records of the organisation in the month of that moment, on all nodes.
+    /// Returns the records of the organisation in the month of that time, on all nodes.
     pub fn records(&mut self, organisation: &str, micros: i64) -> u64 {
         let month = self.months.month_of(micros);
         self.known.own.get(organisation, month).records
@@ -228,7 +227,7 @@ impl Tally<'_> {
         self.known.own.entry(organisation, month).not_stored += 1;
     }
 
-    /// Takes back what was counted of a record that is to be sent again.
+    /// Removes the count of a record that will be sent again.
     pub fn take_back(&mut self, organisation: &str, micros: i64, was_stored: bool) {
         let month = self.months.month_of(micros);
         let count = self.known.own.entry(organisation, month);
@@ -248,24 +247,24 @@ struct Known {
 pub struct Usage(Arc<RwLock<Known>>);
 
 impl Usage {
-    /// Counts that do not change, of all logs.
+    /// Creates counts of all logs that do not change.
     pub fn fixed(counts: Counts) -> Self {
         Self(Arc::new(RwLock::new(Known { own: counts, others: Counts::default() })))
     }
 
-    /// The counts of all nodes: of one organisation, or of every one. In order of organisation and
+    /// Lists the counts of all nodes, for one organisation or for all, ordered by organisation and
     /// month.
     pub fn list(&self, organisation: Option<&str>) -> Vec<Used> {
         let known = self.0.read();
         let mut sum: BTreeMap<(&str, Month), Count> = BTreeMap::new();
         for counts in [&known.own, &known.others] {
-            for (of, months) in counts
+            for (name, months) in counts
                 .0
                 .iter()
-                .filter(|(of, _)| organisation.is_none_or(|name| name == of.as_str()))
+                .filter(|(name, _)| organisation.is_none_or(|wanted| wanted == name.as_str()))
             {
                 for (month, count) in months {
-                    let entry = sum.entry((of, *month)).or_default();
+                    let entry = sum.entry((name, *month)).or_default();
                     entry.records += count.records;
                     entry.not_stored += count.not_stored;
                 }
@@ -280,21 +279,21 @@ impl Usage {
         used.collect()
     }
 
-    /// The counts of this node's log.
+    /// Returns the counts of this node's log.
     pub fn own(&self) -> Counts {
         self.0.read().own.clone()
     }
 
-    /// Takes over what other nodes counted.
+    /// Replaces the counts of other nodes.
     pub fn set_others(&self, others: Counts) {
         self.0.write().others = others;
     }
 }
 
-/// What a node's log had come to at a flush.
+/// Counts of a node's log at a flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Last sequence of the log that is counted.
+    /// Last counted sequence of the log.
     pub sequence: u64,
     /// The counts.
     pub counts: Arc<Counts>,
@@ -314,8 +313,8 @@ struct Stored {
     counts: BTreeMap<String, BTreeMap<String, Count>>,
 }
 
-/// Writes what the log has come to, keeping what it had come to at the last commit: which of the
-/// two holds is for the table to say.
+/// Writes the counts of the log, together with those of the last commit. The table decides which of
+/// the two is valid.
 pub async fn write(
     store: &Store,
     wal_id: Uuid,
@@ -354,7 +353,8 @@ fn read_stored(stored: Stored) -> Option<Snapshot> {
     Some(Snapshot { sequence: stored.sequence, counts: Arc::new(counts) })
 }
 
-/// What each log had come to, as its last two flushes wrote it; without months that are long past.
+/// Reads the counts of each log, as its last two flushes wrote them, without months that are long
+/// past.
 pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapshot>>> {
     let folder = store.usage_folder();
     let failed = |cause| Error::storage(format!("cannot list `{folder}`")).with_source(cause);
@@ -399,8 +399,8 @@ pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapsho
     Ok(logs)
 }
 
-/// The counts of a log that the table has up to `covered`; none if no snapshot is of that sequence
-/// or before it.
+/// Returns the counts of a log at the sequence `covered` of the table, or before it; `None` if
+/// there is no such snapshot.
 pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
     snapshots
         .iter()
@@ -408,8 +408,8 @@ pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
         .max_by_key(|snapshot| snapshot.sequence)
 }
 
-/// What all of these logs counted, as far as they wrote it down: for logs of others the newest is
-/// the best that is known.
+/// Adds the newest counts of all these logs, which are the best available ones for logs of other
+/// nodes.
 pub fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
     let last = logs
         .values()
@@ -417,7 +417,7 @@ pub fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
     sum(last.map(|snapshot| &*snapshot.counts))
 }
 
-/// The sum of counts.
+/// Adds counts.
 pub fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
     let mut sum = Counts::default();
     counts.into_iter().for_each(|counts| sum.add(counts));
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_count_for_the_month_that_they_were_made_in() {
+    fn rows_count_for_the_month_of_their_creation() {
         let mut meter = Meter::new(Counts::default(), Counts::default());
         for at in ["2026-10-31T23:59:59.999999Z", "2026-11-01T00:00:00Z", "2026-11-30T23:59:59Z"] {
             meter.tally().store("a", micros(at));
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_stored_is_taken_over_without_what_was_stored_since() {
+    fn counts_of_unstored_records_are_taken_over_without_those_of_stored_ones() {
         let mut meter = Meter::new(Counts::default(), Counts::default());
         meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
         let flushed = meter.own();
@@ -478,14 +478,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_table_says_which_snapshot_holds() {
+    async fn the_table_decides_which_snapshot_is_valid() {
         let store = Store::with(
             Arc::new(object_store::memory::InMemory::new()),
             Url::parse("memory:///x/").unwrap(),
         )
         .unwrap();
-        let (id, mut meter) =
-            (Uuid::from_u128(7), Meter::new(Counts::default(), Counts::default()));
+        let id = Uuid::from_u128(7);
+        let mut meter = Meter::new(Counts::default(), Counts::default());
         meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
         let before = Snapshot { sequence: 3, counts: Arc::new(meter.own()) };
         meter.tally().store("a", micros("2024-01-01T00:00:00Z"));

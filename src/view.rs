@@ -46,7 +46,7 @@ pub struct ViewCell(Mutex<Contents>, Rows);
 #[derive(Debug)]
 struct Contents {
     files: Arc<FileIndex>,
-    /// Former indexes that a query may still read from.
+    /// Previous indexes that a query may still read from.
     former: Vec<Weak<FileIndex>>,
     frozen: VecDeque<Arc<Frozen>>,
     live: MutableMemtable,
@@ -76,8 +76,8 @@ impl ViewCell {
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        // Every change below is complete or has not begun when something panics, so the contents
-        // are right even if the lock is poisoned.
+        // Every change below is complete or has not begun if something panics, so the contents are
+        // correct even if the lock is poisoned.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,12 +113,12 @@ impl ViewCell {
     }
 
     /// Makes a partial record visible that the write-ahead log holds durably.
-    pub fn show_half(&self, key: u128, so_far: Arc<SoFar>) {
+    pub fn show_partial(&self, key: u128, so_far: Arc<SoFar>) {
         self.lock().waiting.insert(key, so_far);
     }
 
-    /// Joins the parts of records whose wait has ended, which takes time in proportion to their
-    /// size, so that storing them need not.
+    /// Joins the parts of records whose wait has ended, so that storing them is quick. Joining
+    /// takes time in proportion to their size.
     pub fn join_due(&self, now_micros: i64) {
         let due = self.lock().waiting.due(now_micros);
         due.iter().for_each(|so_far| drop(Arc::clone(so_far.record())));
@@ -144,7 +144,7 @@ impl ViewCell {
     }
 
     /// Freezes the live memtable; returns false if it has no rows. With `even_empty` it is frozen
-    /// without rows too, so that the table comes to name this frame. `counts` are the counts of the
+    /// without rows too, so that the table gets to cover this frame. `counts` are the counts of the
     /// write-ahead log up to frame `last_sequence`, the last one.
     pub fn freeze(&self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> bool {
         let mut contents = self.lock();
@@ -159,7 +159,7 @@ impl ViewCell {
         self.lock().live.rows() > 0
     }
 
-    /// Returns the number of days of the rows that came since the last freeze.
+    /// Returns the number of days of the rows that arrived since the last freeze.
     pub fn live_days(&self) -> usize {
         self.lock().live.days()
     }

@@ -11,7 +11,7 @@ use super::exit::Done;
 use super::output::{print, say};
 use super::progress::{bytes, thousands};
 use super::settings::Context;
-use crate::engine::maintenance::{self, Run, Upkeep};
+use crate::engine::maintenance::{self, MaintenanceState, Run};
 use crate::engine::{Job, Outcome, Reader, Status};
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -136,11 +136,11 @@ async fn status(context: &Context, format: Format) -> Result<Done> {
 struct Whole<'a> {
     #[serde(flatten)]
     status: &'a Status,
-    upkeep: &'a Upkeep,
+    upkeep: &'a MaintenanceState,
 }
 
 /// Returns one line per job: schedule, result of the last run, and time of the next one.
-fn jobs(context: &Context, upkeep: &Upkeep) -> String {
+fn jobs(context: &Context, upkeep: &MaintenanceState) -> String {
     let mut text = String::new();
     for job in Job::ALL {
         let never = Run::default();

@@ -1,11 +1,11 @@
-//! Brings in what a log holds that was left behind: another copy of it was opened since, by a node
-//! that took its claim over ([`super::claim`]).
+//! Imports the records of a log that was left behind: another copy of it was opened since, by a
+//! node that took its claim over ([`super::claim`]).
 //!
-//! Sequences do not tell which of its frames the tables have: the other copy flushed under them
-//! what it had acked itself. So its rows are told by their ids, over all files of both tables. What
-//! is not stored is written to a fresh log in a folder inside, which is opened and flushed as every
-//! other log. Only when all of that is in the tables is the old log removed; broken off before, it
-//! is done again from the start, and what was flushed meanwhile is found in the tables.
+//! Sequences do not show which of its frames the tables have, because the other copy flushed its
+//! own frames under the same sequences. So the rows are compared by their ids with all files of
+//! both tables. Missing rows are written to a fresh log in a subfolder, which is opened and flushed
+//! as every other log. The old log is removed only when all of that is in the tables. An
+//! interrupted import starts again, and finds in the tables the rows that were flushed meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use crate::wal::{self, FlushedSeq, Kind, Noted, Payload, Wal};
 
 /// The folder of the fresh log, in that of the old one.
 const FRESH: &str = "adopting";
-/// Rows go to the fresh log in groups of about so many bytes.
+/// Size of the groups in which rows are written to the fresh log, bytes.
 const GROUP_BYTES: usize = 4 << 20;
 
 /// A log that was left behind, locked.
@@ -48,8 +48,8 @@ pub struct LeftBehind {
 }
 
 impl LeftBehind {
-    /// Finds out if the log that a configuration names was left behind; none if it can be opened as
-    /// it is.
+    /// Checks if the log that a configuration names was left behind. Returns `None` if it can be
+    /// opened normally.
     pub async fn find(config: &Config) -> Result<Option<Self>> {
         let store = Store::open(config, false)?;
         match claim::refuse_left_behind(&store).await {
@@ -64,12 +64,13 @@ impl LeftBehind {
         Ok(Some(Self { store, folder, fresh, _lock: lock }))
     }
 
-    /// Writes a fresh log of what the tables do not have; answers its folder, which is to be opened
-    /// and flushed. None if they have all of it.
+    /// Writes a fresh log of the rows that the tables lack. Returns its folder, which is to be
+    /// opened and flushed, or `None` if nothing is missing.
     pub async fn fresh_log(&self, config: &Config) -> Result<Option<&Path>> {
         self.remove_fresh()?;
         let config = config.settled(&Found::here())?;
-        let (folder, disk) = (self.folder.clone(), Arc::clone(self.store.disk()));
+        let folder = self.folder.clone();
+        let disk = Arc::clone(self.store.disk());
         let frames = move || -> Result<_> {
             let mut frames = Vec::new();
             let take = &mut |_, kind, batch| {
@@ -90,14 +91,15 @@ impl LeftBehind {
         if rest.is_empty() {
             return Ok(None);
         }
-        let (folders, folder, fresh) =
-            (Arc::clone(self.store.folders()), self.folder.clone(), self.fresh.clone());
+        let folders = Arc::clone(self.store.folders());
+        let folder = self.folder.clone();
+        let fresh = self.fresh.clone();
         blocking(move || write_log(&folders, &folder, &fresh, &rest)).await?;
         Ok(Some(&self.fresh))
     }
 
-    /// Removes the old log, now that the tables have all of it. What is left is the folder of a log
-    /// that was never used.
+    /// Removes the old log, now that the tables have all of it. The folder is then that of an
+    /// unused log.
     pub fn retire(self) -> Result<()> {
         self.remove_fresh()?;
         wal::retire(&**self.store.disk(), &self.folder)
@@ -114,7 +116,7 @@ impl LeftBehind {
     }
 }
 
-/// Writes a log of such frames, for the same store as the old one.
+/// Writes a log of these frames, for the same store as the old one.
 fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) -> Result<()> {
     let parts = Dependencies::default();
     let new = ((parts.new_uuid)(), parts.random);
@@ -124,13 +126,15 @@ fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) ->
     if let Some(home) = wal::read_home(&**folders.disk(), old)? {
         wal::write_home(folders, fresh, &home)?;
     }
-    let (mut group, mut bytes) = (Vec::new(), 0);
+    let mut group = Vec::new();
+    let mut bytes = 0;
     for frame in frames {
         group.push(frame);
         bytes += frame.bytes().len();
         if bytes >= GROUP_BYTES {
             log.append(&group)?;
-            (group, bytes) = (Vec::new(), 0);
+            group = Vec::new();
+            bytes = 0;
         }
     }
     if group.is_empty() { Ok(()) } else { log.append(&group).map(|_| ()) }
@@ -143,7 +147,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|cause| Error::internal("adopting a log panicked").with_source(cause))?
 }
 
-/// What of a log the tables have, by key.
+/// Keys of the rows of a log that the tables have.
 struct Stored {
     keys: KeyHasher,
     stored: HashSet<u128>,
@@ -182,8 +186,8 @@ impl Stored {
         Ok(Self { keys, stored })
     }
 
-    /// What of a frame is to be written again. A part whose record is stored comes late to it; one
-    /// that it has already adds nothing.
+    /// Returns the rows of a frame that are to be written again. A part whose record is stored
+    /// becomes a late part; if the record has it already, it adds nothing.
     fn rest(&self, kind: Kind, batch: &RecordBatch) -> Result<Vec<Payload>> {
         let is_stored: Vec<bool> =
             keys_of(&self.keys, kind, batch).iter().map(|key| self.stored.contains(key)).collect();
@@ -203,14 +207,15 @@ fn files_of(table: &Table) -> Vec<DataFile> {
     table.index().iter().map(|file| DataFile::clone(file)).collect()
 }
 
-/// Encodes the rows of a batch that are wanted; none if none is.
+/// Encodes the selected rows of a batch. Returns `None` if no row is selected.
 fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<Payload>> {
     let rows = filter_record_batch(batch, &BooleanArray::from(wanted))
-        .map_err(|cause| Error::internal("cannot take rows out of a frame").with_source(cause))?;
+        .map_err(|cause| Error::internal("cannot select rows of a frame").with_source(cause))?;
     if rows.num_rows() == 0 {
         return Ok(None);
     }
-    // Frames of feedback bring their schema along; a former version may have had other columns.
+    // Frames of feedback include their schema, because an earlier version may have had other
+    // columns.
     if kind == Kind::Feedback || rows.schema() == record::schema() {
         return Payload::encode_as(kind, &rows).map(Some);
     }
@@ -219,7 +224,7 @@ fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<
     Payload::encode_as(kind, &builder.finish()).map(Some)
 }
 
-/// What each row of a frame is known by.
+/// Returns the key of each row of a frame.
 fn keys_of(keys: &KeyHasher, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
     if kind != Kind::Feedback {
         return keys.keys_of_batch(batch);
@@ -248,11 +253,12 @@ mod tests {
     use crate::record::Record;
 
     #[test]
-    fn rows_that_are_stored_are_left_out_and_parts_of_stored_records_come_late() {
+    fn stored_rows_are_left_out_and_parts_of_stored_records_become_late() {
         let keys = KeyHasher::random();
         let mut builder = BatchBuilder::new();
         for id in ["stored", "new"] {
-            let (id, organisation_id) = (Some(id.to_owned()), Some("acme".to_owned()));
+            let id = Some(id.to_owned());
+            let organisation_id = Some("acme".to_owned());
             builder.append(&Record { id, organisation_id, ..Record::default() });
         }
         let batch = builder.finish();

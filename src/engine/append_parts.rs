@@ -1,4 +1,4 @@
-//! Appends of what is not a whole record: halves that join later, and feedback.
+//! Appends data other than complete records: parts that are joined later, and feedback.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::parts::RecordPart;
 use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};
 
-/// Returns the key of a state of feedback: the same state sent again is kept once.
+/// Returns the key of a state of feedback: a state that is sent again is stored once.
 fn state_key(keys: &KeyHasher, row: &Feedback) -> u128 {
     let organisation = row.organisation_id.as_deref().unwrap_or_default();
     let updated_at = row.updated_at.map_or(0, |at| at.timestamp_micros());
@@ -29,13 +29,14 @@ fn state_key(keys: &KeyHasher, row: &Feedback) -> u128 {
 }
 
 impl Engine {
-    /// Makes halves of records durable. The two halves of one `id` of a workspace (or of none)
-    /// become one record, whichever comes first, also across a restart; a half alone is seen in
-    /// answers as the record it is so far, and is stored alone after `join_seconds`. Pieces gather
-    /// for twenty seconds from the first that says how the call went. What comes later than that,
-    /// while the id is remembered (`dedupe_hours`), fills in what the stored record lacks, after
-    /// the next flush. What came already is acked and dropped. Each must name its `id`. Parts that
-    /// name different workspaces, or one of which names none, are of different records.
+    /// Makes parts of records durable. The metrics and the content with one `id` of a workspace (or
+    /// of none) become one record, in any order, also across a restart. A part alone is visible to
+    /// queries as a partial record, and is stored as it is after `join_seconds`. Fragments are
+    /// collected for twenty seconds after the first that has the outcome of the call. Later parts
+    /// fill in missing fields of the stored record after the next flush, while the id is remembered
+    /// (`dedupe_hours`). A part that arrived before is acknowledged and dropped. Each part must
+    /// have an `id`. Parts with different workspaces, or one of them without a workspace, belong to
+    /// different records.
     pub async fn append_parts_as(
         &self,
         access: &Access,
@@ -44,9 +45,8 @@ impl Engine {
         let nameless =
             |(_, record): &(RecordPart, Record)| record.id.as_deref().is_none_or(str::is_empty);
         if record_parts.iter().any(nameless) {
-            let error = Error::invalid(
-                "half of a record without `id`: without it the other half cannot be found",
-            );
+            let error =
+                Error::invalid("part of a record without `id`: its other parts cannot be found");
             return Err(AppendError {
                 error,
                 records: record_parts.into_iter().map(|(_, record)| record).collect(),
@@ -56,10 +56,10 @@ impl Engine {
         let mut left = record_parts;
         for part_kind in RecordPart::ALL {
             let (these, others): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|(of, _)| *of == part_kind);
+                left.into_iter().partition(|(kind, _)| *kind == part_kind);
             left = others;
             let mut records: Vec<Record> = these.into_iter().map(|(_, record)| record).collect();
-            // Each may make a record of another day.
+            // Each part may create a record of another day.
             while !records.is_empty() {
                 let rest = records.split_off(records.len().min(DAYS));
                 receipt += self.append_part(access, part_kind, records).await?;
@@ -86,18 +86,19 @@ impl Engine {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
-        let (now, rules, of) = ((inner.now)(), inner.catalog.rules(), Arc::clone(inner));
+        let now = (inner.now)();
+        let rules = inner.catalog.rules();
+        let engine = Arc::clone(inner);
         let build = move || {
-            let (mut builder, mut parts) = (BatchBuilder::new(), Vec::with_capacity(records.len()));
+            let mut builder = BatchBuilder::new();
+            let mut parts = Vec::with_capacity(records.len());
             for mut record in records {
                 let is_timed = record.created_at.is_some();
-                of.policy.protect(&mut record);
-                of.complete(&mut record, now, &rules);
+                engine.policy.protect(&mut record);
+                engine.complete(&mut record, now, &rules);
                 builder.append(&record);
-                let (key, print) = (
-                    of.keys.key_of(&record),
-                    fingerprint_of(&of.keys, part_kind, &mut record, is_timed),
-                );
+                let key = engine.keys.key_of(&record);
+                let print = fingerprint_of(&engine.keys, part_kind, &mut record, is_timed);
                 parts.push(Part { key, print, record });
             }
             Ok((parts, Payload::encode_as(Kind::RecordPart(part_kind), &builder.finish())?))
@@ -117,10 +118,10 @@ impl Engine {
         done.await.map_err(|error| AppendError { error, records: Vec::new() })
     }
 
-    /// Makes feedback durable and visible; answers the ids. Rows that name no organisation or
-    /// workspace get the key's; if one names another, nothing is taken
-    /// ([`crate::error::ErrorKind::Denied`]). `id`, `created_at` and `updated_at` are filled in
-    /// where they are missing.
+    /// Makes feedback durable and visible. Returns the ids. Rows without an organisation or
+    /// workspace get the key's; if one names another, nothing is stored
+    /// ([`crate::error::ErrorKind::Denied`]). Missing values of `id`, `created_at` and `updated_at`
+    /// are filled in.
     pub async fn append_feedback_as(
         &self,
         access: &Access,
@@ -132,7 +133,9 @@ impl Engine {
         let inner = &self.inner;
         inner.refuse_if_closed()?;
         self.check_access(access)?;
-        let (owner, now, rules) = (owner(access), (inner.now)(), inner.catalog.rules());
+        let owner = owner(access);
+        let now = (inner.now)();
+        let rules = inner.catalog.rules();
         let mut ids = Vec::with_capacity(feedback.len());
         for row in &mut feedback {
             owner.take_fields(&mut row.organisation_id, &mut row.workspace_slug).map_err(
@@ -162,7 +165,8 @@ impl Engine {
         inner.days.take(rows).await?;
         let organisations = feedback.iter().filter_map(|row| row.organisation_id.as_deref());
         let permit = inner.budget.take(&Holder::shared_by(organisations), bytes as u64).await?;
-        let (keys, policy) = (inner.keys.clone(), Arc::clone(&inner.policy));
+        let keys = inner.keys.clone();
+        let policy = Arc::clone(&inner.policy);
         let build = move || {
             let mut builder = FeedbackBuilder::new();
             feedback.iter_mut().for_each(|row| policy.protect_feedback(row));

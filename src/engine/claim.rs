@@ -1,20 +1,21 @@
-//! One live node a log: in a bucket, `nodes/<log id>.json` says which node has the log open.
+//! Ensures that one live node uses a log: with a bucket, `nodes/<log id>.json` names the node that
+//! has the log open.
 //!
-//! Two nodes with one log, such as a cloned machine, would number different records alike, and the
-//! table would take the second for a repetition of the first: acked records would be lost. So the
-//! node that opens a log claims it by a conditional put, and renews the claim three times a lease.
-//! Another node that finds the claim renewed is refused; one that finds it silent for a lease takes
-//! it over. The same log folder on the same running machine needs no wait, since its lock says that
-//! the former process is gone. A node whose claim was taken over commits nothing more and refuses
-//! writes.
+//! Two nodes with one log, such as a cloned machine, would give the same sequences to different
+//! records, and the table would treat the second as a repetition of the first: acknowledged records
+//! would be lost. So the node that opens a log claims it by a conditional put, and renews the claim
+//! three times per lease. Another node that sees the claim renewed is refused. One that sees no
+//! renewal for a lease takes the claim over. The same log folder on the same running machine needs
+//! no wait, since its lock shows that the previous process is gone. A node whose claim was taken
+//! over commits nothing more and refuses writes.
 //!
-//! Each claim has an epoch, a UUID, which the folder of the log notes as well
-//! ([`crate::wal::Epochs`]). A folder that does not know the epoch of the bucket's claim was left
-//! behind: another copy of its log was opened since. What it acked and did not flush has sequences
-//! that the other copy may have flushed other records under, so it is not opened as long as it
-//! holds frames ([`refuse_left_behind`]); `gatelog wal adopt` brings them in ([`super::adopt`]).
+//! Each claim has an epoch, a UUID, which is also noted in the folder of the log
+//! ([`crate::wal::Epochs`]). A folder without the epoch of the bucket's claim was left behind:
+//! another copy of its log was opened since. Frames that it acknowledged and did not flush have
+//! sequences under which the other copy may have flushed other records, so it is not opened while
+//! it holds frames ([`refuse_left_behind`]). `gatelog wal adopt` imports them ([`super::adopt`]).
 //!
-//! A folder needs none of this: its lock lets one process in.
+//! A store in a folder needs none of this, because its lock admits one process.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -33,38 +34,38 @@ use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::wal::{self, Epochs};
 
-/// How often it is looked again at a claim that the folder does not know.
+/// Attempts to read a claim that the folder does not know.
 const LOOKS: u32 = 3;
-/// How often a claim of another node is looked at while it may still be renewed.
+/// Interval at which a claim of another node is read while it may still be renewed.
 const LOOK: Duration = Duration::from_millis(500);
-/// Changes of others that may come between before ours gives up.
+/// Conflicting changes of other nodes after which an attempt ends.
 const RACES: u32 = 20;
-/// Puts of this node whose answer may have been lost, of which it knows the notes again.
+/// Puts of this node without an answer whose notes it recognises.
 const MAX_TRIED: usize = 8;
 
-/// The document.
+/// The document in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
-    /// The log folder on the running machine.
+    /// Identifies the log folder on the running machine.
     site: String,
-    /// The node, for people.
+    /// Description of the node, for messages.
     node: String,
-    /// Random name of the claim, by which its author knows its own notes; empty in notes of former
-    /// versions.
+    /// Random name of the claim, by which its author recognises its notes; empty in notes of
+    /// earlier versions.
     #[serde(default)]
     owner: String,
-    /// Another one for each open of the log; none in notes of former versions.
+    /// Changes with each open of the log; none in notes of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
-    /// No other node may have the log before; none once it was released.
+    /// No other node may have the log before this time; none after a release.
     #[serde(default)]
     until: Option<DateTime<Utc>>,
-    /// Names the put that made it, so that its author knows it again when the answer was lost.
+    /// Identifies the put, so that its author recognises it when the answer was lost.
     change: String,
 }
 
 impl Note {
-    /// Returns whether the node at `site` may take the log at once. Clocks of two machines may
+    /// Returns true if the node at `site` may take the log at once. Clocks of two machines may
     /// differ by a lease.
     fn is_free_for(&self, site: &str, now: DateTime<Utc>, lease: chrono::Duration) -> bool {
         self.site == site || self.until.is_none_or(|until| until + lease <= now)
@@ -84,8 +85,8 @@ pub(super) struct Claim {
 struct Held {
     note: Note,
     version: Option<UpdateVersion>,
-    /// Changes of the latest puts: a note with another one is not this process's, though the owner
-    /// is the same, as in a machine that was cloned while it ran.
+    /// Changes of the latest puts. A note with another change belongs to another process, even if
+    /// the owner is the same, as on a machine that was cloned while it ran.
     tried: VecDeque<String>,
 }
 
@@ -106,18 +107,18 @@ impl Held {
 /// A log: its folder, and the folders of the disk that it is on.
 type Log<'a> = (&'a Folders, &'a Path);
 
-/// What came of an attempt to put a note.
+/// Result of an attempt to put a note.
 enum Put {
-    /// It is there.
+    /// The note is stored.
     Done(UpdateVersion),
-    /// Another one came between.
+    /// Another note was stored first.
     Lost,
 }
 
 impl Claim {
-    /// Claims a log; none for a folder, which others cannot open anyway, and none for a log that
-    /// has no id yet and so was never copied. Waits for a claim of another node to be renewed
-    /// ([`crate::error::ErrorKind::Busy`]) or to run out.
+    /// Claims a log. Returns `None` for a store in a folder, which others cannot open anyway, and
+    /// for a log without an id, which was never copied. Waits for a claim of another node to be
+    /// renewed ([`crate::error::ErrorKind::Busy`]) or to expire.
     pub(super) async fn take(
         store: &Store,
         wal_id: Option<Uuid>,
@@ -127,8 +128,10 @@ impl Claim {
     ) -> Result<Option<Self>> {
         let Some(wal_id) = wal_id.filter(|_| store.is_shared()) else { return Ok(None) };
         let lease = chrono::Duration::seconds(i64::try_from(config.lease_seconds).unwrap_or(60));
-        let (site, node) = (site(log.1), node(log.1));
-        let (owner, epoch) = (Uuid::new_v4().to_string(), Some(Uuid::new_v4().to_string()));
+        let site = site(log.1);
+        let node = node(log.1);
+        let owner = Uuid::new_v4().to_string();
+        let epoch = Some(Uuid::new_v4().to_string());
         let note = Note { site, node, owner, epoch, until: None, change: String::new() };
         let held = tokio::sync::Mutex::new(Held { note, version: None, tried: VecDeque::new() });
         let claim = Self { store: store.clone(), wal_id, lease, held };
@@ -159,7 +162,7 @@ impl Claim {
                 let (change, since) = seen.get_or_insert_with(|| {
                     tracing::warn!(
                         node = other.node,
-                        "another node had this log open; waiting whether it lives"
+                        "another node had this log open; waiting to see if it is alive"
                     );
                     (other.change.clone(), tokio::time::Instant::now())
                 });
@@ -185,37 +188,39 @@ impl Claim {
         Err(self.contended())
     }
 
-    /// Renews the claim. [`crate::error::ErrorKind::Conflict`] if another node has taken it over.
+    /// Renews the claim. Returns [`crate::error::ErrorKind::Conflict`] if another node has taken it
+    /// over.
     pub(super) async fn renew(&self, now: DateTime<Utc>) -> Result<()> {
         let mut held = self.held.lock().await;
         let next = self.next(&held.note, now);
         self.replace(&mut held, next).await
     }
 
-    /// Makes sure that the claim holds before something is committed under the log's id.
+    /// Ensures that the claim is valid before a commit under the log's id.
     pub(super) async fn ensure(&self, now: DateTime<Utc>) -> Result<()> {
         let is_fresh = self.held.lock().await.note.until.is_some_and(|until| until > now);
         if is_fresh { Ok(()) } else { self.renew(now).await }
     }
 
-    /// Releases the log, so that another machine need not wait for it.
+    /// Releases the log, so that another machine does not wait for it.
     pub(super) async fn release(&self) {
         let mut held = self.held.lock().await;
         let next = Note { until: None, change: Uuid::new_v4().to_string(), ..held.note.clone() };
-        // If it fails, the claim runs out by itself.
+        // If this fails, the claim expires.
         let _ = self.replace(&mut held, next).await;
     }
 
-    /// Puts `next` in the place of this node's own note.
+    /// Replaces this node's own note by `next`.
     async fn replace(&self, held: &mut Held, next: Note) -> Result<()> {
         held.try_next(&next);
         for _ in 0..RACES {
             if let Put::Done(version) = self.put(&next, held.version.clone()).await? {
-                (held.note, held.version) = (next, Some(version));
+                held.note = next;
+                held.version = Some(version);
                 return Ok(());
             }
             match read(&self.store, self.wal_id).await? {
-                // An earlier put landed, and its answer was lost.
+                // An earlier put succeeded, and its answer was lost.
                 Some((note, version)) if held.is_own(&note) => held.version = Some(version),
                 found => return Err(self.taken_over(found.map(|(note, _)| note).as_ref())),
             }
@@ -234,7 +239,7 @@ impl Claim {
         Note { until: Some(now + self.lease), change: Uuid::new_v4().to_string(), ..before.clone() }
     }
 
-    /// Puts the note in the place of the one that had `before`, or where there is none.
+    /// Puts the note in the place of the version `before`, or where there is none.
     async fn put(&self, note: &Note, before: Option<UpdateVersion>) -> Result<Put> {
         let path = self.store.node_path(self.wal_id);
         let bytes = serde_json::to_vec_pretty(note).map_err(|cause| {
@@ -248,7 +253,7 @@ impl Claim {
                 object_store::Error::Precondition { .. }
                 | object_store::Error::AlreadyExists { .. },
             ) => {
-                // A store may take a put, lose the answer, and refuse the second try of its own.
+                // A store may execute a put, lose the answer, and refuse its own second attempt.
                 match read(&self.store, self.wal_id).await? {
                     Some((found, version)) if found.change == note.change => Ok(Put::Done(version)),
                     _ => Ok(Put::Lost),
@@ -267,16 +272,16 @@ impl Claim {
     }
 
     fn taken_over(&self, other: Option<&Note>) -> Error {
-        let by = other.map_or_else(|| "nobody knows whom".to_owned(), |note| note.node.clone());
+        let by = other.map_or_else(|| "unknown".to_owned(), |note| note.node.clone());
         Error::conflict(format!(
             "write-ahead log {} was taken over by another node ({by}), which has a copy of its log folder; stop this one, and \
-             bring in what it acked and did not flush with `gatelog wal adopt FOLDER`",
+             import what it acked and did not flush with `gatelog wal adopt FOLDER`",
             self.wal_id
         ))
     }
 }
 
-/// Reads which node has a log open, with what a conditional put needs.
+/// Reads the note about a log, with the version for a conditional put.
 async fn read(store: &Store, wal_id: Uuid) -> Result<Option<(Note, UpdateVersion)>> {
     let path = store.node_path(wal_id);
     let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
@@ -295,7 +300,7 @@ async fn read(store: &Store, wal_id: Uuid) -> Result<Option<(Note, UpdateVersion
     Ok(Some((note, version)))
 }
 
-/// Notes in the folder of the log which claim the bucket is about to be asked for.
+/// Notes in the folder of the log the claim that is about to be requested.
 fn note_asked((folders, folder): Log<'_>, next: &Note) -> Result<()> {
     let Some(epoch) = &next.epoch else { return Ok(()) };
     let mut epochs = wal::read_epochs(&**folders.disk(), folder)?;
@@ -306,34 +311,34 @@ fn note_asked((folders, folder): Log<'_>, next: &Note) -> Result<()> {
     wal::write_epochs(folders, folder, &epochs)
 }
 
-/// Notes in the folder of the log which claim the bucket gave.
+/// Notes in the folder of the log the claim that the bucket accepted.
 fn note_held((folders, folder): Log<'_>, given: &Note) -> Result<()> {
     let Some(epoch) = &given.epoch else { return Ok(()) };
     wal::write_epochs(folders, folder, &Epochs { held: epoch.clone(), asked: Vec::new() })
 }
 
-/// Refuses a log that holds frames if the claim is one of another copy of it.
+/// Returns an error for a log with frames if the claim is one of another copy of it.
 fn refuse_unless_known(note: &Note, log: Log<'_>) -> Result<()> {
     if is_known(note, log)? || !wal::has_frames(&**log.0.disk(), log.1)? {
         return Ok(());
     }
-    let (folder, by) = (log.1.display(), &note.node);
+    let folder = log.1.display();
+    let by = &note.node;
     Err(Error::conflict(format!(
-        "a copy of the write-ahead log `{folder}` was opened by another node since ({by}), so what this one holds may be in no \
-         table though its sequences are; bring its records in with `gatelog wal adopt {folder}`, which leaves an unused \
-         folder behind"
+        "a copy of the write-ahead log `{folder}` was opened by another node since ({by}), so the tables may lack records of \
+         this log even though they have its sequences; import its records with `gatelog wal adopt {folder}`, which leaves an \
+         unused folder behind"
     )))
 }
 
-/// Returns whether the log in a folder knows the claim: then no other copy of it was opened since.
-/// Of claims of former versions nothing can be told.
+/// Returns true if the log in a folder knows the claim, so that no other copy of it was opened
+/// since. Claims of earlier versions have no epoch and count as known.
 fn is_known(note: &Note, (folders, folder): Log<'_>) -> Result<bool> {
     let Some(epoch) = &note.epoch else { return Ok(true) };
     Ok(wal::read_epochs(&**folders.disk(), folder)?.knows(epoch))
 }
 
-/// Refuses to read a store together with a log that was left behind ([`refuse_unless_known`]).
-/// Writes nothing.
+/// Returns an error for a log that was left behind ([`refuse_unless_known`]). Writes nothing.
 pub(super) async fn refuse_left_behind(store: &Store) -> Result<()> {
     let Some(folder) = store.wal_folder().filter(|_| store.is_shared()) else { return Ok(()) };
     let log = (&**store.folders(), folder.as_path());
@@ -350,7 +355,7 @@ pub(super) async fn refuse_left_behind(store: &Store) -> Result<()> {
     last
 }
 
-/// Tells the log folder on this running machine from every other, also from its copies on others.
+/// Identifies the log folder on this running machine, also against copies on other machines.
 fn site(folder: &Path) -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     format!("{} {}", boot.trim(), folder_id(folder))
@@ -368,7 +373,7 @@ fn folder_id(folder: &Path) -> String {
     folder.display().to_string()
 }
 
-/// What messages call this node.
+/// Returns the description of this node for messages.
 fn node(folder: &Path) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "this host" } else { host.trim() };
@@ -376,8 +381,8 @@ fn node(folder: &Path) -> String {
 }
 
 impl Inner {
-    /// Renews the claim for as long as the engine lives; one that was taken over closes the engine
-    /// to writes.
+    /// Renews the claim for as long as the engine lives. A claim that was taken over closes the
+    /// engine to writes.
     pub(super) async fn keep_claim(self: Arc<Self>) {
         let Some(claim) = &self.claim else { return };
         let every = Duration::from_millis(self.config.lease_seconds.saturating_mul(1000) / 3);
@@ -389,7 +394,7 @@ impl Inner {
                 Err(error) if error.kind() == crate::error::ErrorKind::Conflict => {
                     return self.fail(&error);
                 }
-                // Told once: while a bucket is away this comes again and again.
+                // Logged once: while a bucket is unreachable, this error repeats.
                 Err(error) if !is_failing => {
                     tracing::warn!(
                         error = error.chain(),
@@ -402,7 +407,7 @@ impl Inner {
         }
     }
 
-    /// Makes sure that no other node has taken the log over, before a commit under its id.
+    /// Ensures that no other node has taken the log over, before a commit under its id.
     pub(super) async fn ensure_claim(&self) -> Result<()> {
         let Some(claim) = &self.claim else { return Ok(()) };
         let held = claim.ensure((self.now)()).await;
@@ -414,7 +419,7 @@ impl Inner {
         held
     }
 
-    /// Lets the log go at the end.
+    /// Releases the log at the end.
     pub(super) async fn release_claim(&self) {
         if let Some(claim) = &self.claim
             && self.refuse_if_failed().is_ok()
@@ -468,9 +473,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_copy_of_the_log_is_refused_while_the_node_lives_and_let_in_when_it_is_silent() {
-        let (store, [one, copy]) =
-            (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+    async fn a_copy_of_the_log_is_refused_while_the_node_lives_and_admitted_when_it_is_silent() {
+        let store = store();
+        let one = tempfile::tempdir().unwrap();
+        let copy = tempfile::tempdir().unwrap();
         let first = take(&store, one.path()).await.unwrap();
         let renewing = async {
             loop {
@@ -484,7 +490,8 @@ mod tests {
         };
         assert_eq!(refused.kind(), ErrorKind::Busy);
         assert!(refused.message().contains(&one.path().display().to_string()), "{refused}");
-        // Nobody renews it: it is taken over after a lease, and the former node is notified.
+        // Without renewals the claim is taken over after a lease, and the previous node gets an
+        // error.
         let second = take(&store, copy.path()).await.unwrap();
         first.ensure(at(1)).await.unwrap();
         for late in [first.ensure(at(99)).await, first.renew(at(1)).await] {
@@ -496,9 +503,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_folder_is_let_in_at_once_and_others_once_its_time_is_over() {
-        let (store, folder, copy) =
-            (store(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    async fn the_same_folder_is_admitted_at_once_and_others_once_its_time_is_over() {
+        let store = store();
+        let folder = tempfile::tempdir().unwrap();
+        let copy = tempfile::tempdir().unwrap();
         let killed = take(&store, folder.path()).await.unwrap();
         take(&store, folder.path()).await.unwrap();
         assert_eq!(killed.renew(at(1)).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -509,8 +517,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_knows_its_own_note_though_the_answer_to_the_put_was_lost() {
-        let (store, folder) = (store(), tempfile::tempdir().unwrap());
+    async fn a_node_recognises_its_own_note_when_the_answer_to_the_put_was_lost() {
+        let store = store();
+        let folder = tempfile::tempdir().unwrap();
         let claim = take(&store, folder.path()).await.unwrap();
         let lose_an_answer = async || {
             let mut held = claim.held.lock().await;
@@ -550,8 +559,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_that_was_left_behind_is_refused_as_long_as_it_holds_frames() {
-        let (store, [one, clone]) =
-            (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+        let store = store();
+        let one = tempfile::tempdir().unwrap();
+        let clone = tempfile::tempdir().unwrap();
         let first = take(&store, one.path()).await.unwrap();
         append(one.path());
         copy(one.path(), clone.path());
@@ -565,15 +575,14 @@ mod tests {
             refused.message().contains(&remedy) && refused.message().contains(&by),
             "{refused}"
         );
-        // So it is, too, where the folder never knew an epoch, and the claim says that there are
-        // some.
+        // The same holds if the folder never knew an epoch, and the claim has one.
         let known = wal::read_epochs(&crate::store::disk::LocalDisk, one.path()).unwrap();
         std::fs::remove_file(one.path().join("claim.json")).unwrap();
         assert_eq!(take(&store, one.path()).await.unwrap_err().kind(), ErrorKind::Conflict);
         wal::write_epochs(store.folders(), one.path(), &known).unwrap();
-        // The clone is the one that goes on.
+        // The clone may continue.
         take(&store, clone.path()).await.unwrap().release().await;
-        // What holds no frame has nothing to lose; then the other one is left behind.
+        // A log without frames has nothing to lose; then the other log is left behind.
         std::fs::remove_file(one.path().join(format!("{:020}.wal", 1))).unwrap();
         take(&store, one.path()).await.unwrap().release().await;
         assert_eq!(take(&store, clone.path()).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -581,8 +590,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn claims_of_former_versions_and_claims_that_were_asked_for_let_the_log_in() {
-        let (store, folder) = (store(), tempfile::tempdir().unwrap());
+    async fn claims_of_earlier_versions_and_requested_claims_admit_the_log() {
+        let store = store();
+        let folder = tempfile::tempdir().unwrap();
         append(folder.path());
         let put = async |note: &Note| {
             let claim = take(&store, folder.path()).await.unwrap();
@@ -593,7 +603,7 @@ mod tests {
         put(&serde_json::from_str(text).unwrap()).await;
         std::fs::remove_file(folder.path().join("claim.json")).unwrap();
         take(&store, folder.path()).await.unwrap();
-        // The process died after the bucket had taken its claim, before it knew.
+        // The process died after the bucket had stored its claim, before it got the answer.
         let given = Note { epoch: Some("given".to_owned()), ..serde_json::from_str(text).unwrap() };
         let mut epochs = wal::read_epochs(&crate::store::disk::LocalDisk, folder.path()).unwrap();
         put(&given).await;
@@ -605,12 +615,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_that_was_cloned_while_it_ran_does_not_take_the_claim_of_its_twin_for_its_own()
-     {
-        let (store, folder) = (store(), tempfile::tempdir().unwrap());
+    async fn a_machine_that_was_cloned_while_it_ran_does_not_take_the_claim_of_its_clone() {
+        let store = store();
+        let folder = tempfile::tempdir().unwrap();
         let one = take(&store, folder.path()).await.unwrap();
         let held = one.held.lock().await;
-        let (note, version) = (held.note.clone(), held.version.clone());
+        let note = held.note.clone();
+        let version = held.version.clone();
         drop(held);
         let held = tokio::sync::Mutex::new(Held { note, version, tried: VecDeque::new() });
         let twin = Claim { store: store.clone(), wal_id: one.wal_id, lease: one.lease, held };

@@ -1,8 +1,7 @@
-//! A check of everything that is stored, read-only: the log's frames, the logs of both tables,
-//! every file that they name, catalog and counts.
+//! Checks everything that is stored, read-only: the frames of the log, the Delta logs of both
+//! tables, every file that they name, the catalog and the counts.
 //!
-//! It reports all that it finds rather than stopping at the first fault, and says for each what can
-//! be done.
+//! It reports all findings rather than stopping at the first one, each with a remedy.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
 use super::left_logs::left_logs;
-use super::maintenance::{self, Upkeep};
+use super::maintenance::{self, MaintenanceState};
 use super::{Threads, claim, identity, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -28,14 +27,14 @@ use crate::usage;
 use crate::view::View;
 use crate::wal::{self, FlushedSeq, Noted};
 
-/// Most rows that are decoded at once.
+/// Maximum number of rows that are decoded at once.
 const DECODED_ROWS: usize = 512;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// As it should be.
+    /// No problem.
     Ok,
     /// Worth knowing; nothing is lost.
     Warning,
@@ -43,14 +42,14 @@ pub enum Severity {
     Error,
 }
 
-/// One thing that the check found.
+/// One result of the check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// What was found.
+    /// Description of the finding.
     pub what: String,
-    /// What can be done.
+    /// Advice, if something can be done.
     pub remedy: Option<String>,
 }
 
@@ -68,8 +67,8 @@ impl Finding {
     }
 }
 
-/// Checks the data folder of a configuration. `progress` hears what is being checked, how much of
-/// it is done, and of how much.
+/// Checks the data folder of a configuration. `progress` is called with the current step, the
+/// amount done, and the total.
 pub async fn doctor(
     config: &Config,
     progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
@@ -77,7 +76,7 @@ pub async fn doctor(
     doctor_of(&Store::open(config, false)?, config, progress).await
 }
 
-/// Checks a store that was handed in.
+/// Checks a store that the caller opened.
 pub async fn doctor_of(
     store: &Store,
     config: &Config,
@@ -102,34 +101,34 @@ pub async fn doctor_of(
     Ok(findings)
 }
 
-/// Tells of a leap of the clock that stopped expiry.
+/// Reports a leap of the clock that stopped expiry.
 async fn check_clock(store: &Store, findings: &mut Vec<Finding>) {
-    // It is a notice board: one that cannot be read says nothing.
-    if let Ok((Upkeep { clock: Some(leap), .. }, _)) = maintenance::read(store).await {
+    // The document only informs, so an unreadable one is ignored.
+    if let Ok((MaintenanceState { clock: Some(leap), .. }, _)) = maintenance::read(store).await {
         let what = format!(
-            "the clock of the node that does upkeep leapt from about {} to {}; nothing expires and no file is deleted",
+            "the clock of the node that does maintenance leapt from about {} to {}; nothing expires and no file is deleted",
             leap.expected, leap.found
         );
-        let remedy = "set the clock right, or confirm the time with `POST /v1/admin/clock` of a running server";
+        let remedy = "correct the clock, or confirm the time with `POST /v1/admin/clock` of a running server";
         findings.push(Finding::warning(what, remedy));
     }
 }
 
-/// Returns whether this is a whole store and the log is its own.
+/// Checks that this is a complete store and that the log belongs to it. Returns
 /// [`crate::error::ErrorKind::NotFound`] if it never was a store.
 async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()> {
-    // A catalog that cannot be read is reported below.
+    // An unreadable catalog is reported below.
     let Ok(catalog) = Catalog::open(store, 0, chrono::Utc::now).await else { return Ok(()) };
     identity::require_store(store, &catalog).await?;
     let remedy =
         "see above; until then the rows of that log are counted below as if they were this store's";
     match identity::check(store, &catalog).await {
         Ok(()) => {}
-        // The catalog that is gone is reported below.
+        // A missing catalog is reported below.
         Err(error) if error.kind() == ErrorKind::Damaged => {}
         Err(error) => findings.push(Finding::error(error.chain(), remedy)),
     }
-    // What is damaged of the log is reported below.
+    // Damage of the log is reported below.
     if let Err(error) = claim::refuse_left_behind(store).await
         && error.kind() != ErrorKind::Damaged
     {
@@ -139,12 +138,12 @@ async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()
         ));
     }
     if let Some(identity) = &catalog.state().document.store {
-        let of = if identity.copy_of.is_empty() {
+        let origin = if identity.copy_of.is_empty() {
             String::new()
         } else {
             format!(", a copy of {}", identity.copy_of[0])
         };
-        findings.push(Finding::ok(format!("store {} at `{}`{of}", identity.id, store.place())));
+        findings.push(Finding::ok(format!("store {} at `{}`{origin}", identity.id, store.place())));
     }
     Ok(())
 }
@@ -155,7 +154,7 @@ async fn open_table(store: &Store, rows: Rows, findings: &mut Vec<Finding>) -> O
         Err(error) => {
             let name = rows.folder();
             let what = format!("the log of table `{name}` cannot be read: {}", error.chain());
-            let remedy = "restore `_delta_log` in its folder from a copy; the Parquet files beside it are not harmed by this";
+            let remedy = "restore `_delta_log` in its folder from a copy; the Parquet files beside it are not affected";
             findings.push(Finding::error(what, remedy));
             None
         }
@@ -179,7 +178,7 @@ async fn check_wal(
             FlushedSeq::default()
         }
     };
-    // Before the log, which goes on meanwhile.
+    // Before the log, which grows meanwhile.
     let noted = match reader::wal_id_of(store)
         .ok()
         .flatten()
@@ -190,9 +189,10 @@ async fn check_wal(
     };
     let own = reader::wal_id_of(store).ok().flatten().unwrap_or_default();
     for log in left_logs(store, tables, own).await? {
-        findings.push(Finding::error(log.what(), &log.remedy()));
+        findings.push(Finding::error(log.describe(), &log.remedy()));
     }
-    let (mut frames, mut rows) = (0_u64, 0_u64);
+    let mut frames = 0_u64;
+    let mut rows = 0_u64;
     let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, _, batch| {
         frames += 1;
         rows += batch.num_rows() as u64;
@@ -209,7 +209,8 @@ async fn check_wal(
                 "write-ahead log: {} segments whole, {frames} frames with {rows} rows wait for a flush",
                 found.segments.len()
             )));
-            // A flush may have moved the table on since; only what it covers now may be missing.
+            // A flush may have changed the table since; only frames that it covers now may be
+            // missing.
             let covered = match reader::wal_id_of(store) {
                 Ok(Some(id)) => {
                     reader::covered_now(store, id).await.map_or(covered, |(_, _, covered)| covered)
@@ -220,7 +221,8 @@ async fn check_wal(
             if let Some(first) =
                 found.segments.first().filter(|first| first.first_sequence > covered + 1)
             {
-                let (begins, path) = (first.first_sequence, first.path.display());
+                let begins = first.first_sequence;
+                let path = first.path.display();
                 let what = format!(
                     "`{path}` begins at sequence {begins}, but the table ends at {covered}"
                 );
@@ -230,20 +232,21 @@ async fn check_wal(
                 match found.reaches(&noted, covered, &folder) {
                     Ok(None) => {}
                     Ok(Some(missing)) => findings.push(Finding::error(
-                        missing.what(),
-                        "restore the end of the segment from a copy; without one the next start goes on without these frames",
+                        missing.describe(),
+                        "restore the end of the segment from a copy; without one the next start continues without these frames",
                     )),
                     Err(error) => findings.push(Finding::error(error.chain(), "rows that were acked are missing")),
                 }
             }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
-                let (bytes, path) = (segment.torn_bytes, segment.path.display());
+                let bytes = segment.torn_bytes;
+                let path = segment.path.display();
                 let what = format!(
                     "`{path}` ends in {bytes} bytes that are no whole frame (next sequence {next})"
                 );
                 findings.push(Finding::warning(
                     what,
-                    "usually a write that was interrupted before its ack, or one going on now, and the next open cuts it; if nothing was interrupted, the end of the segment was harmed: restore it from a copy first",
+                    "usually a write that was interrupted before its ack, or one in progress, and the next open cuts it; if nothing was interrupted, the end of the segment is damaged: restore it from a copy first",
                 ));
             }
         }
@@ -260,7 +263,9 @@ async fn check_files(
 ) -> Result<()> {
     let index = table.index();
     let files: Vec<_> = index.iter().collect();
-    let (mut rows, mut wrong, mut without) = (0, 0, 0);
+    let mut rows = 0;
+    let mut wrong = 0;
+    let mut without = 0;
     for (place, file) in files.iter().enumerate() {
         progress("files", place as u64, files.len() as u64);
         match check_file(store, table, queries, file).await {
@@ -277,7 +282,8 @@ async fn check_files(
     }
     progress("files", files.len() as u64, files.len() as u64);
     let whole = files.len() - wrong;
-    let (name, version) = (table.rows().folder(), index.version);
+    let name = table.rows().folder();
+    let version = index.version;
     findings.push(Finding::ok(format!(
         "table `{name}` version {version}: {whole} files whole, {rows} rows"
     )));
@@ -290,8 +296,8 @@ async fn check_files(
     count_strays(store, table, findings).await
 }
 
-/// Reads a file whole, and compares it with its checksums and with what the table says of it.
-/// Answers if it has checksums; else its rows are decoded.
+/// Reads a file completely, and compares it with its checksums and with the entry of the table.
+/// Returns true if it has checksums; otherwise its rows are decoded.
 async fn check_file(
     store: &Store,
     table: &Table,
@@ -321,7 +327,7 @@ async fn check_file(
 }
 
 /// Decodes every row of a file, in batches of bounded bytes: all columns together, or one after the
-/// other if a row group of all of them is too large.
+/// other if a row group of all columns is too large.
 async fn count_rows(
     table: &Table,
     queries: &Queries,
@@ -348,7 +354,7 @@ async fn count_rows(
     Ok(rows.unwrap_or(0))
 }
 
-/// What reading these columns of a file takes.
+/// Returns the memory that reading these columns of a file takes.
 async fn weigh(
     table: &Table,
     queries: &Queries,
@@ -389,13 +395,13 @@ fn unreadable(error: &Error) -> String {
     format!("cannot be read: {}", error.chain())
 }
 
-/// Counts Parquet files that the table does not name: leftovers of interrupted flushes and of
-/// merges.
+/// Counts Parquet files that the table does not name: remains of interrupted flushes and of merges.
 async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>) -> Result<()> {
     let index = table.index();
     let named: HashSet<_> = index.iter().map(|file| table.object_store_path(file)).collect();
     let mut listing = store.object_store().list(Some(&store.table_path(table.rows().folder())));
-    let (mut strays, mut bytes) = (0, 0);
+    let mut strays = 0;
+    let mut bytes = 0;
     loop {
         match listing.try_next().await {
             Ok(Some(object)) => {
@@ -450,12 +456,12 @@ async fn check_counts(
         }
         None if covered == 0 => Finding::ok("counts: none yet".to_owned()),
         None => Finding::error(
-            format!("the counts of log {wal_id} are gone; the table has what the log held up to sequence {covered}"),
+            format!("the counts of log {wal_id} are missing; the table covers the log up to sequence {covered}"),
             "restore `usage` from a copy; without it quotas of this month begin at 0",
         ),
         _ => Finding::warning(
-            format!("counts of log {wal_id} do not reach sequence {covered}, where the table is"),
-            "quotas of this month may count too few; restore `usage` from a copy if that matters",
+            format!("counts of log {wal_id} do not reach sequence {covered}, up to which the table covers it"),
+            "quotas of this month may count too few records; restore `usage` from a copy if that matters",
         ),
     });
     Ok(())
@@ -465,7 +471,8 @@ async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
     match Catalog::open(store, 0, chrono::Utc::now).await {
         Ok(catalog) if catalog.is_stored() => {
             let document = &catalog.state().document;
-            let (organisations, keys) = (document.organisations.len(), document.keys.len());
+            let organisations = document.organisations.len();
+            let keys = document.keys.len();
             findings
                 .push(Finding::ok(format!("catalog: {organisations} organisations, {keys} keys")));
         }
@@ -475,11 +482,11 @@ async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
                 .is_some_and(|folder| store.disk().exists(&folder.join("catalog"))) =>
         {
             let what =
-                "`catalog.json`, with organisations, keys and what was erased, is gone".to_owned();
+                "`catalog.json`, with organisations, keys and erasures, is missing".to_owned();
             findings.push(Finding::error(what, "restore it from a copy"));
         }
         Ok(_) => findings.push(Finding::ok(
-            "catalog: none yet; the first organisation or key makes it".to_owned(),
+            "catalog: none yet; the first organisation or key creates it".to_owned(),
         )),
         Err(error) => {
             findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy"))

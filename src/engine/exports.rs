@@ -1,10 +1,9 @@
-//! Export jobs as the engine offers them: made, counted, shown, their files handed out, and cleared
-//! away.
+//! The API of export jobs: create, count and show jobs, serve their files, and delete files.
 //!
-//! What a key asks of a job is decided by the catalog's document; here it is counted, told to the
-//! catalog, and left to [`work`], which writes in the background and deletes files that jobs lost.
-//! A file that no job knows of is deleted by upkeep when none is in progress anywhere that could
-//! come to know of it, and the grace time has passed.
+//! The catalog's document decides what a key may do with a job. This module counts the records,
+//! writes the job into the catalog, and leaves the rest to [`work`], which writes files in the
+//! background and deletes files that jobs lost. Maintenance deletes a file that no job names once
+//! the grace time has passed and no job is in progress anywhere that could name it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -35,23 +34,23 @@ mod blocks;
 mod upload;
 mod work;
 
-/// A job to be made.
+/// A job to be created.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NewExport {
-    /// Names it; one that is there already is answered as it is.
+    /// Id of the job. If the id exists, the existing job is returned.
     pub id: String,
-    /// The workspace whose records it reads; none = the key's.
+    /// The workspace whose records the job reads; `None` means the key's.
     pub workspace: Option<String>,
-    /// Which records, in the form of Portkey's `filters`.
+    /// Selection of records, in the form of Portkey's `filters`.
     pub filters: Map<String, Value>,
-    /// Keys of each line; none = all that may be exported.
+    /// Keys of each line; `None` means all that may be exported.
     pub columns: Option<Vec<String>>,
-    /// What it is for.
+    /// Purpose of the export.
     pub description: Option<String>,
 }
 
 impl Engine {
-    /// Makes a job, a draft, and counts what matches it.
+    /// Creates a job as a draft, and counts the records that match it.
     pub async fn create_export(&self, access: &Access, new: NewExport) -> Result<ExportJob> {
         let now = self.now();
         let mut job = ExportJob {
@@ -88,7 +87,7 @@ impl Engine {
         self.inner.catalog.change_as(access, add).await
     }
 
-    /// Changes a job that is not in progress; it is a draft then.
+    /// Changes a job that is not in progress, and makes it a draft.
     pub async fn update_export(
         &self,
         access: &Access,
@@ -96,16 +95,18 @@ impl Engine {
         change: &ExportChange,
     ) -> Result<ExportJob> {
         let job = self.inner.catalog.state().document.updated_export(id, access, change)?;
-        let (total, now) = (self.inner.count_export(&job).await?, self.now());
+        let total = self.inner.count_export(&job).await?;
+        let now = self.now();
         let update = |document: &mut Document| {
             document.update_export(id, access, change, total, now).cloned()
         };
         self.inner.catalog.change_as(access, update).await
     }
 
-    /// Starts a job; it is written in the background. Its former file is gone with this.
+    /// Starts a job, which is written in the background. Its previous file is deleted.
     pub async fn start_export(&self, access: &Access, id: &str) -> Result<()> {
-        let (now, state) = (self.now(), self.inner.catalog.state());
+        let now = self.now();
+        let state = self.inner.catalog.state();
         let job = state.document.export(id, access)?;
         checked(&state.document, job)?;
         Reader::over(&self.inner, job.access()).may_export()?;
@@ -124,23 +125,25 @@ impl Engine {
         Ok(())
     }
 
-    /// The jobs that a key reaches, newest first; of one workspace, or of all.
+    /// Lists the jobs that a key reaches, newest first, of one workspace or of all.
     pub fn exports(&self, access: &Access, workspace: Option<&str>) -> Vec<ExportView> {
         let state = self.inner.catalog.state();
         let jobs = state.document.exports(access, workspace);
         jobs.into_iter().map(|job| self.inner.shown_export(&state.document, job)).collect()
     }
 
-    /// A job that a key reaches.
+    /// Returns a job that a key reaches.
     pub fn export_job(&self, access: &Access, id: &str) -> Result<ExportView> {
         let state = self.inner.catalog.state();
         Ok(self.inner.shown_export(&state.document, state.document.export(id, access)?))
     }
 
-    /// A token that opens the file of a job for whoever has it, and until when.
+    /// Returns a token that opens the file of a job for its bearer, and the time at which the token
+    /// expires.
     pub async fn export_token(&self, access: &Access, id: &str) -> Result<(String, DateTime<Utc>)> {
-        let (now, keep_days, random) =
-            (self.now(), self.inner.config.export_keep_days, self.random());
+        let now = self.now();
+        let keep_days = self.inner.config.export_keep_days;
+        let random = self.random();
         let expires_at = now + TimeDelta::seconds(LINK_SECONDS);
         let token = |document: &Document| {
             let file = document.export_file(id, access, now, keep_days)?;
@@ -157,7 +160,7 @@ impl Engine {
         Ok((made.ok_or_else(|| Error::internal("a secret vanished"))?, expires_at))
     }
 
-    /// The file that a token opens, with its job.
+    /// Returns the file that a token opens, with its job.
     pub fn open_export(&self, token: &str) -> Option<(ExportJob, ExportFile)> {
         let state = self.inner.catalog.state();
         let opened =
@@ -165,32 +168,37 @@ impl Engine {
         opened.map(|(job, file)| (job.clone(), file.clone()))
     }
 
-    /// Bytes of a file, in pieces that are fetched a few ahead of the reader.
+    /// Reads a file, in chunks that are fetched a few ahead of the reader.
     pub fn read_export(
         &self,
         file: &ExportFile,
         range: Range<u64>,
     ) -> BoxStream<'static, Result<Bytes>> {
-        let (store, path) =
-            (Arc::clone(self.inner.store.object_store()), self.inner.store.export_path(&file.name));
+        let store = Arc::clone(self.inner.store.object_store());
+        let path = self.inner.store.export_path(&file.name);
         blocks::read(store, path, file, range)
     }
 
-    /// The same for whoever has a token; they end with an error when it no longer opens the file.
+    /// Reads a file for the bearer of a token. The stream ends with an error when the token no
+    /// longer opens the file.
     pub fn download_export(
         &self,
         token: String,
         file: &ExportFile,
         range: Range<u64>,
     ) -> BoxStream<'static, Result<Bytes>> {
-        let (inner, gate, name) = (Arc::clone(&self.inner), self.inner.gate(), file.name.clone());
+        let inner = Arc::clone(&self.inner);
+        let gate = self.inner.gate();
+        let name = file.name.clone();
         let opens = move || {
-            let (state, keep_days) = (inner.catalog.state(), inner.config.export_keep_days);
+            let state = inner.catalog.state();
+            let keep_days = inner.config.export_keep_days;
             let opened = state.document.open_export(&token, (inner.now)(), keep_days);
             opened.is_some_and(|(_, file)| file.name == name)
         };
         let checked = self.read_export(file, range).then(move |fragment| {
-            let (gate, opens) = (gate.clone(), opens());
+            let gate = gate.clone();
+            let opens = opens();
             async move {
                 gate.refuse_if_stale().await?;
                 if opens {
@@ -205,7 +213,7 @@ impl Engine {
 }
 
 impl Inner {
-    /// How many records match a job that is to be made, if it can be.
+    /// Counts the records that match a job, and checks the job.
     async fn count_export(&self, job: &ExportJob) -> Result<u64> {
         let (_, selection) = checked(&self.catalog.state().document, job)?;
         Reader::over(self, job.access()).count_selected(&selection).await
@@ -224,18 +232,19 @@ impl Inner {
         document.shown_export(job, progress, self.config.export_keep_days)
     }
 
-    /// Deletes the files that may no longer be read, and those that no job knows of and that are
-    /// older than the grace time.
+    /// Deletes the files that may no longer be read, and files older than the grace time that no
+    /// job names.
     pub(super) async fn expire_exports(&self, dry_run: bool) -> Result<Vec<String>> {
-        // In this order: what is listed and no longer being written was told to the catalog before
-        // it is read.
-        let (now, listed) = ((self.now)(), self.listed_exports().await?);
+        // In this order: a file that is listed and no longer being written was reported to the
+        // catalog before the catalog is read.
+        let now = (self.now)();
+        let listed = self.listed_exports().await?;
         let writing = self.exports.writing();
         self.catalog.refresh().await?;
         let mut document = self.catalog.state().document.clone();
         document.expire_exports(now, self.config.export_keep_days);
         let mut gone = document.export_leftovers.clone();
-        // Another node may be about to tell of what it wrote.
+        // Another node may be about to report a file that it wrote.
         if document.started_exports().is_empty() {
             let known = document.known_export_files();
             let kept = |name: &str| known.contains(name) || writing.contains(name);
@@ -253,7 +262,7 @@ impl Inner {
         Ok(lines)
     }
 
-    /// Deletes files that no job has, and tells the catalog.
+    /// Deletes files that no job has, and removes them from the catalog.
     async fn delete_exports(&self, gone: &BTreeSet<String>) -> Result<()> {
         for name in gone {
             self.delete_export(name).await?;
@@ -273,7 +282,7 @@ impl Inner {
         })
     }
 
-    /// Names of files that were whole before the grace time began.
+    /// Returns the names of files that were completed before the grace time began.
     fn old_exports(
         &self,
         listed: Vec<ObjectMeta>,
@@ -300,8 +309,8 @@ impl Inner {
     }
 }
 
-/// The keys of a job's lines, and what it selects; refused where whoever made it may not be told
-/// one of them.
+/// Returns the keys of a job's lines, and its selection. Returns an error if the creator of the job
+/// may not read one of them.
 fn checked(document: &Document, job: &ExportJob) -> Result<(Vec<String>, Selection)> {
     let denied = document.denied(job.organisation.as_deref(), job.workspace.as_deref());
     let columns = match &job.columns {

@@ -1,14 +1,14 @@
-//! What goes on in the background besides upkeep: flushes when rows are many or old, and looking
-//! for what others changed.
+//! Background work besides maintenance: flushes when rows are many or old, and takes over the
+//! changes of others.
 //!
-//! One task flushes, so flushes commit in the order of the log. What cannot be written is tried
-//! again, slower each time, while writers go on until memory for rows is full. A flush takes
-//! `logs`, then `feedback`, each with a commit of its own; the log is trimmed once both have what
-//! it froze. A commit whose answer was lost is tried again with the same files and the same
-//! transaction, which its table takes once, and until its fate is known nothing else may change
-//! what queries see of that table: the rows stay in memory, and a newer version might hold them
-//! too. Only a write that the disk did not keep, or damage, closes the engine to writes, because
-//! then it is not known what the tables hold.
+//! One task flushes, so flushes commit in the order of the log. A failed flush is repeated at
+//! growing intervals, while appends continue until the memory for rows is full. A flush writes
+//! `logs`, then `feedback`, each in its own commit. The log is trimmed once both tables have the
+//! frozen rows. A commit without an answer is repeated with the same files and the same
+//! transaction, which the table accepts once. Until its result is known, nothing else may change
+//! what queries see of that table: the rows are still in memory, and a newer version might hold
+//! them too. Only a write that the disk did not keep, or damage, closes the engine to writes,
+//! because then the content of the tables is unknown.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -32,37 +32,39 @@ use crate::store::folders::is_sync_failure;
 use crate::table::{DataFile, FileIndex};
 use crate::usage::{self, Snapshot};
 
-/// How often the age of rows is looked at.
+/// Interval at which the age of rows is checked.
 const TICK: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// Files that wait so long for the fate of their commit are written anew: a file's time must tell
-/// what it was judged by, and vacuum on another node takes old files that no version names.
+/// Files that wait longer for the result of their commit are written again: the time of a file must
+/// show which rules it was judged by, and vacuum on another node deletes old files that no version
+/// names.
 pub(super) const COMMIT_WITHIN_MS: i64 = 2 * 60 * 1000;
-/// What other nodes counted is read again so often.
+/// Interval at which the counts of other nodes are read.
 const COUNTS_EVERY: Duration = Duration::from_secs(15);
 
-/// What flushes, merges and refreshes do one at a time: changing the table and what queries see.
+/// State that flushes, merges and refreshes change one at a time: the tables and the views of
+/// queries.
 #[derive(Debug)]
 pub(super) struct Commits {
-    /// What this node's log had come to at the last flush that committed.
+    /// Counts of this node's log at its last committed flush.
     pub(super) counted: Snapshot,
-    /// Files of the oldest frozen rows of a table, from a flush that was not seen to commit.
+    /// Files of the oldest frozen rows of a table whose commit has an unknown result.
     pub(super) unresolved: BTreeMap<Rows, Unresolved>,
     /// The version whose files' ids are remembered.
     pub(super) remembered: Arc<FileIndex>,
-    /// Files that this node wrote since: their ids are known anyway.
+    /// Files that this node wrote since; their ids are known anyway.
     pub(super) own: HashSet<String>,
 }
 
 impl Commits {
-    /// Notes files of this node's, which need not be read for the ids in them.
+    /// Notes files of this node, so that they are not read for their ids.
     pub(super) fn note_own<'a>(&mut self, files: impl IntoIterator<Item = &'a DataFile>) {
         self.own.extend(files.into_iter().map(|file| file.path.clone()));
     }
 }
 
-/// Files that may or may not be in the table.
+/// Files that the table may or may not contain.
 #[derive(Debug)]
 pub(super) struct Unresolved {
     last_sequence: u64,
@@ -70,7 +72,8 @@ pub(super) struct Unresolved {
     files: Vec<DataFile>,
 }
 
-/// A task whose panic closes the engine to writes, so that it does not go on looking well.
+/// Runs a task whose panic closes the engine to writes, so that the engine does not look healthy
+/// without it.
 pub(super) async fn watched(
     name: &'static str,
     inner: Arc<Inner>,
@@ -82,7 +85,7 @@ pub(super) async fn watched(
 }
 
 impl Inner {
-    /// Flushes whenever it is wanted or due, for as long as the engine lives.
+    /// Flushes on request or when due, for as long as the engine lives.
     pub(super) async fn flush_when_due(self: Arc<Self>) {
         let mut wait = FIRST_RETRY;
         loop {
@@ -113,24 +116,24 @@ impl Inner {
         }
     }
 
-    /// Halves that have waited long enough become records. That is no reason for a flush: where
-    /// halves come all the time, some are due all the time.
+    /// Stores parts whose wait is over. That does not cause a flush: where parts arrive all the
+    /// time, some are due all the time.
     async fn settle_when_due(&self) {
         if self.join_due().await {
-            // The writer is gone only when the engine closes; then they wait in the log.
+            // The writer is gone only when the engine closes. The parts then stay in the log.
             let _ = self.send(Command::Settle);
         }
     }
 
-    /// Joins parts that wait no longer, so that the one writer need not; says whether there may be
-    /// any.
+    /// Merges parts whose wait is over, so that the single writer need not. Returns true if there
+    /// may be any.
     async fn join_due(&self) -> bool {
-        let (view_cell, now_micros) =
-            (Arc::clone(&self.logs.view_cell), (self.now)().timestamp_micros());
+        let view_cell = Arc::clone(&self.logs.view_cell);
+        let now_micros = (self.now)().timestamp_micros();
         if self.counters.waiting_until.load(Ordering::Relaxed) > now_micros {
             return false;
         }
-        // What is not joined, the writer joins.
+        // The writer merges the parts that are left.
         let _ = tokio::task::spawn_blocking(move || view_cell.join_due(now_micros)).await;
         true
     }
@@ -155,8 +158,8 @@ impl Inner {
         self.closed_by_failed_sync(flushed)
     }
 
-    /// Closes the engine to writes after a failed sync, of a data file or a new folder as of a
-    /// commit: the next try would find there what may not last.
+    /// Closes the engine to writes after a failed sync of a data file, a new folder or a commit: a
+    /// retry would find data there that may not last.
     pub(super) fn closed_by_failed_sync<T>(&self, done: Result<T>) -> Result<T> {
         done.inspect_err(|error| {
             if is_sync_failure(error) {
@@ -168,8 +171,8 @@ impl Inner {
     async fn flush_tables(&self) -> Result<()> {
         let mut commits = self.commits.lock().await;
         self.refuse_if_failed()?;
-        // Records that were taken while the catalog could not be read go into files by what it says
-        // by now.
+        // Records that were accepted while the catalog could not be read are judged by its current
+        // content.
         self.gate().refuse_if_stale().await?;
         self.join_due().await;
         let (done, frozen) = oneshot::channel();
@@ -188,12 +191,12 @@ impl Inner {
             *locked(&self.late) = ended.late;
             self.amend_wanted.notify_one();
         }
-        // Only now, since the frames of both tables stand in the same segments.
+        // Only now, since the same segments hold frames of both tables.
         flushed_to.map_or(Ok(()), |sequence| self.send(Command::Trim(sequence)))
     }
 
-    /// Moves the rows of a table that are frozen up to a frame into it; answers the last frame of
-    /// the log that it covers now, if it is another.
+    /// Moves the rows of a table that are frozen up to a frame into its files. Returns the last
+    /// frame of the log that the table covers now, if that changed.
     async fn flush_table(
         &self,
         table_state: &TableState,
@@ -203,7 +206,7 @@ impl Inner {
     ) -> Result<Option<u64>> {
         let rows = table_state.table.rows();
         let mut flushed_to = None;
-        // What was frozen since is not judged by the rules of this flush.
+        // The rules of this flush do not apply to rows that were frozen later.
         while let Some(frozen) =
             table_state.view_cell.oldest_frozen().filter(|frozen| frozen.last_sequence <= frozen_to)
         {
@@ -248,7 +251,7 @@ impl Inner {
             let source = flush::Source { wal_id: self.wal_id, last_sequence: frozen.last_sequence };
             let index = match flush::commit(&table_state.table, files, source).await {
                 Ok(index) => index,
-                Err(error) if may_pass(&error) => return Err(error),
+                Err(error) if is_retryable(&error) => return Err(error),
                 Err(error) => {
                     self.fail(&error);
                     return Err(error);
@@ -265,7 +268,8 @@ impl Inner {
         Ok(flushed_to)
     }
 
-    /// Rows without the records that came with revoked keys while the catalog could not be read.
+    /// Returns the rows without records whose keys had been revoked while the catalog could not be
+    /// read.
     fn without_refused(
         &self,
         rows: Rows,
@@ -292,14 +296,14 @@ impl Inner {
         Ok(kept)
     }
 
-    /// Takes over what other nodes, and commands beside this process, changed, for as long as the
-    /// engine lives.
+    /// Takes over the changes of other nodes, and of commands beside this process, for as long as
+    /// the engine lives.
     pub(super) async fn refresh_often(self: Arc<Self>) {
         let every = Duration::from_secs(self.config.refresh_seconds);
         let mut counts_due = tokio::time::Instant::now() + COUNTS_EVERY;
         let mut failing = false;
         let mut over_quota = 0;
-        // An earlier process may have kept what was erased since.
+        // An earlier process may have cached data that was erased since.
         self.sweep_copies().await;
         loop {
             tokio::time::sleep(every).await;
@@ -318,11 +322,11 @@ impl Inner {
             }
             match refreshed {
                 Ok(()) => failing = false,
-                // Told once: while a bucket is away this comes every few seconds.
+                // Logged once: while a bucket is unreachable, this error repeats every few seconds.
                 Err(error) if !failing => {
                     tracing::warn!(
                         error = error.chain(),
-                        "cannot exchange changes with others; trying again"
+                        "cannot exchange changes with other nodes; trying again"
                     );
                     failing = true;
                 }
@@ -336,7 +340,7 @@ impl Inner {
         let before = self.catalog.rules();
         if self.catalog.refresh().await? {
             self.forget_refusals();
-            self.upkeep_wanted.notify_one();
+            self.maintenance_wanted.notify_one();
             let erased = !self.catalog.rules().erased_since(&before).list().is_empty();
             if erased && self.is_any_dated_ahead() {
                 self.flush_wanted.notify_one();
@@ -346,14 +350,14 @@ impl Inner {
         self.refresh_table().await
     }
 
-    /// Moves rows into files before records are erased, if any is dated ahead: of those an erasure
-    /// only knows by the time of their file that they had arrived. Parts that wait are stored for
-    /// this, and late ones are added to their records.
+    /// Moves rows into files before an erasure, if any has a future date: an erasure recognises
+    /// such records as arrived only by the time of their file. Waiting parts are stored for this,
+    /// and late ones are added to their records.
     pub(super) async fn flush_dated_ahead(&self) {
         if let Err(error) = self.try_flush_dated_ahead().await {
             tracing::warn!(
                 error = error.chain(),
-                "records that are dated ahead may not be erased with the others"
+                "records with a future date may not be erased with the others"
             );
         }
     }
@@ -410,7 +414,7 @@ impl Inner {
         let remembered =
             self.remember_files(foreign.map(|file| DataFile::clone(file)).collect()).await;
         if remembered.is_err() {
-            // Read again with the next refresh, for nothing else makes their ids known here.
+            // Read again at the next refresh, since nothing else makes their ids known here.
             let mut commits = self.commits.lock().await;
             commits.remembered = before;
             commits.own.extend(own);
@@ -418,8 +422,8 @@ impl Inner {
         remembered
     }
 
-    /// Remembers the ids that other nodes stored, so that a client that turns to another node with
-    /// a record is not kept twice.
+    /// Remembers the ids that other nodes stored, so that a record which a client sends to a second
+    /// node is not stored twice.
     async fn remember_files(&self, new: Vec<DataFile>) -> Result<()> {
         if new.is_empty() || self.config.dedupe_hours == 0 {
             return Ok(());
@@ -439,11 +443,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes down what was not stored by now, whether or not anything is flushed: nobody beside
-    /// this process could count it.
+    /// Writes the counts of records that were not stored, with or without a flush: no other process
+    /// could count them.
     async fn write_not_stored(&self) -> Result<()> {
         let mut commits = self.commits.lock().await;
-        // A flush that may have committed needs the counts that it wrote.
+        // A flush with an unknown result needs the counts that it wrote.
         if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
             return Ok(());
         }
@@ -459,8 +463,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes down what was not stored since the last flush; of what was stored, everything is in
-    /// the table by now.
+    /// Writes the counts of records that were not stored since the last flush. All stored records
+    /// are in the table by now.
     pub(super) async fn write_last_counts(&self) -> Result<()> {
         let commits = self.commits.lock().await;
         let next =
@@ -469,7 +473,7 @@ impl Inner {
             return Ok(());
         }
         if self.claim.is_some() && self.refuse_if_failed().is_err() {
-            // The log may be another node's by now, and its counts too.
+            // The log may belong to another node by now, with its counts.
             return Ok(());
         }
         let month = Month::of_micros((self.now)().timestamp_micros());
@@ -477,8 +481,8 @@ impl Inner {
     }
 }
 
-/// Whether a failed commit may be tried again: the store did not answer, but what it answered
-/// before holds.
-pub(super) fn may_pass(error: &Error) -> bool {
+/// Returns true if a failed commit may be repeated: the store did not answer, but its earlier
+/// answers are still valid.
+pub(super) fn is_retryable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Storage | ErrorKind::Busy) && !is_sync_failure(error)
 }

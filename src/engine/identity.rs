@@ -3,11 +3,11 @@
 //! Both carry the store's UUID ([`Identity`], [`Home`]), and the log notes the place where the
 //! store was last used. A log of another store is always refused. The same store at another place
 //! may be a copy made by other tools than `gatelog copy`, so it is refused until `gatelog wal
-//! rebind` confirms that it was moved; a log inside its own data folder moves with it freely.
-//! Stores and logs of before there were UUIDs get one at their first open.
+//! rebind` confirms that it was moved. A log inside its own data folder may move with it. Stores
+//! and logs of versions without UUIDs get one at their first open.
 //!
-//! [`meet`] decides from what was read ([`Meeting`]); [`settle`] writes, [`check`] is for those who
-//! only read.
+//! [`meet`] decides from the state that was read ([`Meeting`]). [`settle`] writes, and [`check`] is
+//! for read-only callers.
 
 use std::path::Path;
 
@@ -26,43 +26,43 @@ type Log<'a> = (&'a Folders, &'a Path);
 
 /// The file beside a log that names the Delta table that it is for.
 const TABLE_MARK: &str = "table";
-/// The file beside a log that says that there is a catalog.
+/// The file beside a log that says that the store has a catalog.
 const CATALOG_MARK: &str = "catalog";
 
-/// A log that was never noted to belong to a store.
+/// A log without a note about its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unnoted {
     /// It was never used.
     New,
-    /// A version without notes used it, with this store as far as can be told.
+    /// A version without notes used it, apparently with this store.
     Used,
     /// A version without notes used it with a bucket, or with another table.
     Foreign,
 }
 
-/// What is known when a log meets a store.
+/// State of a log and a store, from which [`meet`] decides.
 #[derive(Clone, Copy, Debug)]
 struct Meeting<'a> {
-    /// Of the store.
+    /// Identity of the store.
     identity: Option<&'a Identity>,
-    /// Where the store is.
+    /// Place of the store.
     place: &'a str,
-    /// The log's note, or what can be told without one.
+    /// The log's note, or the state of a log without one.
     home: std::result::Result<&'a Home, Unnoted>,
     /// True if the log lies inside the data folder.
     is_inside: bool,
-    /// True if the log was used with the table that is there; asked only where the store has no
+    /// True if the log was used with the table of this store; read only where the store has no
     /// UUID.
     is_same_table: bool,
 }
 
-/// What follows.
+/// Decision about a log and a store.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// They belong together, and both say so.
+    /// They belong together, and both notes say so.
     Bound,
-    /// They belong together, and are to say so: the UUID of the store, a fresh one if there is
-    /// none.
+    /// They belong together, and the notes are to be written: the UUID of the store, or `None` for
+    /// a new one.
     Bind(Option<String>),
     /// The log is of another store.
     Other,
@@ -75,8 +75,10 @@ fn meet(meeting: Meeting<'_>) -> Verdict {
     let known = identity.map(|identity| identity.id.clone());
     match home {
         Err(Unnoted::Foreign) => Verdict::Other,
-        // What wrote it knew no copies, so it is the log of the source.
-        Err(Unnoted::Used) if !is_inside && identity.is_some_and(|of| !of.copy_of.is_empty()) => {
+        // That version knew no copies, so the log belongs to the source.
+        Err(Unnoted::Used)
+            if !is_inside && identity.is_some_and(|identity| !identity.copy_of.is_empty()) =>
+        {
             Verdict::Other
         }
         Err(_) => Verdict::Bind(known),
@@ -88,7 +90,7 @@ fn meet(meeting: Meeting<'_>) -> Verdict {
     }
 }
 
-/// What was read of a log and a store.
+/// State of a log and a store as it was read.
 struct Found {
     identity: Option<Identity>,
     place: String,
@@ -126,9 +128,10 @@ impl Found {
         })
     }
 
-    /// The error of a log that does not belong here.
+    /// Returns the error for a log that does not belong to this store.
     fn other(&self, folder: &Path) -> Error {
-        let (folder, place) = (folder.display(), &self.place);
+        let folder = folder.display();
+        let place = &self.place;
         let whose = match &self.home {
             Ok(home) => {
                 format!("it was last used for `{}` (store {}), and ", home.place, home.store)
@@ -145,9 +148,10 @@ impl Found {
         ))
     }
 
-    /// The error of a store that may have moved.
+    /// Returns the error for a store that may have moved.
     fn moved(&self, folder: &Path) -> Error {
-        let (folder, place) = (folder.display(), &self.place);
+        let folder = folder.display();
+        let place = &self.place;
         let before = self.home.as_ref().map_or("", |home| home.place.as_str());
         Error::invalid(format!(
             "the write-ahead log `{folder}` was last used for the same store at `{before}`, and this is `{place}`: if the data \
@@ -156,22 +160,22 @@ impl Found {
     }
 }
 
-/// What can be told of a log without a note.
+/// Returns the state of a log without a note.
 async fn unnoted(store: &Store, log: Log<'_>) -> Result<Unnoted> {
     let (folders, folder) = log;
     let Some(bound) = bound_table(log)? else {
         let is_used = wal::read_identity(&**folders.disk(), folder)?.is_some();
         return Ok(if is_used { Unnoted::Used } else { Unnoted::New });
     };
-    // Beside a bucket the lock lies with the log, else with the data.
-    let of_bucket = store.folder().is_some()
+    // With a bucket the lock lies beside the log, otherwise in the data folder.
+    let is_of_bucket = store.folder().is_some()
         && !is_inside(store, folder)
         && folders.disk().exists(&folder.join("gatelog.lock"));
-    let is_foreign = of_bucket || table_id(store).await? != Some(bound);
+    let is_foreign = is_of_bucket || table_id(store).await? != Some(bound);
     Ok(if is_foreign { Unnoted::Foreign } else { Unnoted::Used })
 }
 
-/// Id of the Delta table that the log is bound to (see [`bind_to_table`]).
+/// Returns the id of the Delta table that the log is bound to (see [`bind_to_table`]).
 fn bound_table((folders, folder): Log<'_>) -> Result<Option<String>> {
     let path = folder.join(TABLE_MARK);
     match folders.disk().read(&path) {
@@ -190,8 +194,8 @@ async fn table_id(store: &Store) -> Result<Option<String>> {
     }
 }
 
-/// Binds the log to the Delta table as well, at its first use: the log's sequences mean nothing to
-/// another table.
+/// Binds the log to the Delta table at its first use, because the log's sequences are valid for
+/// that table only.
 pub(super) async fn bind_to_table(log: Log<'_>, table: &Table) -> Result<()> {
     let (folders, folder) = log;
     let id = table.id().await?;
@@ -211,17 +215,17 @@ pub(super) async fn bind_to_table(log: Log<'_>, table: &Table) -> Result<()> {
     }
 }
 
-/// Returns whether the log lies inside the data folder, so that whoever copies or moves one takes
-/// both.
+/// Returns true if the log lies inside the data folder, so that a copy or move of the folder
+/// includes it.
 fn is_inside(store: &Store, folder: &Path) -> bool {
     let Some(data) = store.folder() else { return false };
-    // A log that is not there yet lies where its nearest folder does.
-    let there = folder.ancestors().find_map(|folder| folder.canonicalize().ok());
-    there.is_some_and(|there| there.starts_with(data))
+    // The folder of a new log does not exist yet; its nearest existing ancestor decides.
+    let existing = folder.ancestors().find_map(|folder| folder.canonicalize().ok());
+    existing.is_some_and(|existing| existing.starts_with(data))
 }
 
-/// Checks that the log in `folder` and the store belong together, and has both say so. Nothing else
-/// is written before.
+/// Checks that the log in `folder` and the store belong together, and writes the notes that say so.
+/// Nothing else is written before.
 pub(super) async fn settle(
     store: &Store,
     log: Log<'_>,
@@ -241,8 +245,8 @@ pub(super) async fn settle(
     }
 }
 
-/// Confirms that a store was moved: its log is bound to the place where it is now. Answers the
-/// place before, if it is another.
+/// Confirms that a store was moved: binds its log to the current place. Returns the previous place,
+/// if it differs.
 pub async fn rebind(
     store: &Store,
     log: Log<'_>,
@@ -262,19 +266,19 @@ pub async fn rebind(
     Ok(found.home.ok().map(|home| home.place).filter(|before| *before != found.place))
 }
 
-/// Returns whether a log was used with this store before.
+/// Returns true if a log was used with this store before.
 pub async fn owns_log(store: &Store, folder: &Path, catalog: &Catalog) -> Result<bool> {
     let found = Found::read(store, (store.folders(), folder), catalog).await?;
     match found.verdict() {
         Verdict::Other => Ok(false),
-        // Of an older backup nothing says that it is the store that the log is for.
+        // An older backup has no identity that shows that the log belongs to it.
         Verdict::Moved if found.identity.is_none() => Ok(false),
         Verdict::Moved => Err(found.moved(folder)),
         Verdict::Bound | Verdict::Bind(_) => Ok(found.home != Err(Unnoted::New)),
     }
 }
 
-/// Refuses to read a store together with a log that is not its own. Writes nothing.
+/// Returns an error if the log belongs to another store. Writes nothing.
 pub(super) async fn check(store: &Store, catalog: &Catalog) -> Result<()> {
     refuse_unfinished(store, catalog)?;
     require_store(store, catalog).await?;
@@ -291,7 +295,7 @@ pub(super) async fn check(store: &Store, catalog: &Catalog) -> Result<()> {
     }
 }
 
-/// Refuses a place that never was a store, which would answer as if it were empty.
+/// Returns an error for a place that never was a store, which would look like an empty one.
 pub async fn require_store(store: &Store, catalog: &Catalog) -> Result<()> {
     if catalog.is_stored() {
         return Ok(());
@@ -302,25 +306,26 @@ pub async fn require_store(store: &Store, catalog: &Catalog) -> Result<()> {
         }
     }
     Err(Error::not_found(format!(
-        "`{}` is no gatelog store: there is neither `catalog.json` nor a table in it; name the place that has the data (`--data`), \
-         or start a server there to make a store of it",
+        "`{}` is no gatelog store: it contains neither `catalog.json` nor a table; name the place that has the data (`--data`), \
+         or start a server there to create a store",
         store.place()
     )))
 }
 
-/// Refuses a store that `gatelog copy` did not finish: it lacks records, and does not look so.
+/// Returns an error for a store that `gatelog copy` did not finish: it lacks records without
+/// showing it.
 pub fn refuse_unfinished(store: &Store, catalog: &Catalog) -> Result<()> {
     if !catalog.state().document.store.as_ref().is_some_and(|identity| identity.unfinished) {
         return Ok(());
     }
     Err(Error::not_found(format!(
-        "the copy in `{}` was broken off and is not whole; run the same `gatelog copy FROM {}` again",
+        "the copy in `{}` was interrupted and is incomplete; run the same `gatelog copy FROM {}` again",
         store.place(),
         store.place()
     )))
 }
 
-/// Writes the UUID into the catalog, where there is none, and beside the log.
+/// Writes the UUID into the catalog, if it has none, and beside the log.
 async fn bind(
     store: &Store,
     log: Log<'_>,
@@ -332,7 +337,7 @@ async fn bind(
     let named = catalog.state().document.store.as_ref().map(|identity| identity.id.clone());
     let stored = match named {
         Some(named) => named,
-        // Another node that opens the store for the first time may come first.
+        // Another node that opens the store for the first time may write first.
         None => {
             let name = |document: &mut Document| {
                 Ok(document.store.get_or_insert_with(|| Identity::new(fresh.clone())).id.clone())
@@ -351,7 +356,7 @@ async fn bind(
     note_catalog(log)
 }
 
-/// A random UUID.
+/// Creates a random UUID.
 fn uuid(random: [u8; 32]) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&random[..16]);
@@ -369,15 +374,15 @@ fn note_catalog((folders, folder): Log<'_>) -> Result<()> {
     }
 }
 
-/// Refuses to go on where the catalog is gone: without it, what was erased would be back and every
-/// plan forgotten.
+/// Returns an error if the catalog is missing: without it, erased records would reappear and every
+/// plan would be lost.
 fn refuse_lost_catalog((folders, folder): Log<'_>, catalog: &Catalog) -> Result<()> {
     let mark = folder.join(CATALOG_MARK);
     if catalog.is_stored() || !folders.disk().exists(&mark) {
         return Ok(());
     }
     Err(Error::damaged(format!(
-        "`catalog.json`, with organisations, keys and what was erased, is gone; restore it from a copy (to begin without it, \
+        "`catalog.json`, with organisations, keys and erasures, is missing; restore it from a copy (to start without it, \
          delete `{}`)",
         mark.display()
     )))
@@ -415,7 +420,7 @@ mod tests {
             verdict(Some(&a), Ok(("a", "/there")), true),
             Verdict::Bind(Some("a".to_owned()))
         );
-        // A catalog of before: at the same place it is the log that knows.
+        // A catalog without a UUID: at the same place the log supplies it.
         assert_eq!(verdict(None, Ok(("a", "/here")), false), Verdict::Bind(Some("a".to_owned())));
         assert_eq!(verdict(None, Ok(("a", "/there")), false), Verdict::Moved);
         let home = Home { store: "a".to_owned(), place: "/there".to_owned() };
@@ -430,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_a_note_is_bound_unless_it_is_seen_to_be_another_s() {
+    fn a_log_without_a_note_is_bound_unless_it_belongs_to_another_store() {
         let a = Identity::new("a".to_owned());
         let copy = Identity { copy_of: vec!["a".to_owned()], ..Identity::new("b".to_owned()) };
         for inside in [false, true] {

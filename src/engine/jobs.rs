@@ -1,15 +1,15 @@
-//! The upkeep jobs, one after the other: expire, compact, vacuum, checkpoint, clean the log. Each
-//! does both tables.
+//! Runs the maintenance jobs one after the other: expire, compact, vacuum, checkpoint, clean the
+//! log. Each job covers both tables.
 //!
-//! A job plans from a version of a table, writes files aside, and then commits and shows the new
-//! version in one step with respect to flushes. Merges and rewrites exclude each other and vacuum;
-//! vacuum excludes flushes too, since a flush's files are nobody's until they are committed.
-//! Another writer that took a file away makes a commit void, never wrong: the next run plans again.
+//! A job plans from a version of a table, writes new files, and then commits and shows the new
+//! version in one step with respect to flushes. Merges, rewrites and vacuum exclude each other.
+//! Vacuum excludes flushes too, because no version names the files of a flush until it commits. If
+//! another writer removed an input file, the commit is void, never wrong: the next run plans again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::flush_loop::{COMMIT_WITHIN_MS, may_pass};
+use super::flush_loop::{COMMIT_WITHIN_MS, is_retryable};
 use super::table_state::TableState;
 use super::{Inner, Job, Outcome};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,11 +18,11 @@ use crate::plan::Rules;
 use crate::record::Rows;
 use crate::table::{DataFile, FileIndex};
 
-/// Clocks of nodes may differ by so much: files this young are gone through again.
+/// Maximum difference between the clocks of nodes, ms. Files newer than this are processed again.
 const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 
 impl Inner {
-    /// Does one upkeep job now, or says what it would do.
+    /// Runs one maintenance job now, or reports what the job would do.
     pub(super) async fn maintain(
         &self,
         job: Job,
@@ -37,9 +37,9 @@ impl Inner {
         let before = self.tables().map(|table_state| table_state.table.index());
         let done = match job {
             Job::Expire => {
-                // Neither must wait for the other to succeed.
-                let (exports, records) =
-                    (self.expire_exports(dry_run).await, self.expire(dry_run, policy).await);
+                // A failure of one does not prevent the other.
+                let exports = self.expire_exports(dry_run).await;
+                let records = self.expire(dry_run, policy).await;
                 joined(exports, records)
             }
             Job::Compact => self.compact(dry_run, policy).await,
@@ -52,8 +52,9 @@ impl Inner {
         }
         let lines = self.closed_by_failed_sync(done)?;
         let after = self.tables().map(|table_state| table_state.table.index());
-        let files = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.len() as u64).sum();
-        let bytes = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.bytes()).sum();
+        let files =
+            |indexes: &[Arc<FileIndex>; 2]| indexes.iter().map(|index| index.len() as u64).sum();
+        let bytes = |indexes: &[Arc<FileIndex>; 2]| indexes.iter().map(|index| index.bytes()).sum();
         Ok(Outcome {
             job: job.name(),
             dry_run,
@@ -65,7 +66,8 @@ impl Inner {
         })
     }
 
-    /// Takes out of copies what the tables do not have any more (see [`crate::store::places`]).
+    /// Removes from the disk cache the files that the tables do not have any more (see
+    /// [`crate::store::places`]).
     pub(super) async fn sweep_copies(&self) {
         if self.store.cache_stats().is_none() {
             return;
@@ -75,22 +77,23 @@ impl Inner {
         let live = indexes
             .iter()
             .flat_map(|(table, index)| index.iter().map(|file| table.object_store_path(file)));
-        let (live, store) = (live.collect::<Vec<_>>(), self.store.clone());
+        let live = live.collect::<Vec<_>>();
+        let store = self.store.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || store.sweep_cache(&live)).await {
-            tracing::warn!(%error, "the disk cache was not gone through for what was erased");
+            tracing::warn!(%error, "erased data could not be removed from the disk cache");
         }
     }
 
-    /// Drops what is past its time, and rewrites files for changes of plan and for erasures.
+    /// Drops expired records, and rewrites files for changes of plan and for erasures.
     async fn expire(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         self.catalog.refresh().await?;
         self.catalog.settle().await?;
         let rules = self.catalog.rules();
-        // What others committed must be among the files that are gone through.
+        // The files must include those that other nodes committed.
         self.refresh_table().await?;
         let started_ms = (self.now)().timestamp_millis();
         if !dry_run && (!rules.erasures().is_empty() || !rules.moving().is_empty()) {
-            // What is in memory would come to the files after they were gone through.
+            // Rows in memory would otherwise reach the files after those were processed.
             self.flush_all().await?;
         }
         let _one_at_a_time = self.compacting.lock().await;
@@ -109,18 +112,21 @@ impl Inner {
         if let Some(error) = failed {
             return Err(error);
         }
-        // Where another node took a file away meanwhile, its rows are in a file that was not gone
-        // through.
-        match run.whole {
-            _ if dry_run => {}
-            true => self.note_cleaned(&run.rules, &run.erased, started_ms).await?,
-            false => self.upkeep_wanted.notify_one(),
+        // If another node took a file away meanwhile, its rows are in a file that was not
+        // processed.
+        if dry_run {
+            return Ok(run.lines);
+        }
+        if run.whole {
+            self.note_cleaned(&run.rules, &run.erased, started_ms).await?;
+        } else {
+            self.maintenance_wanted.notify_one();
         }
         Ok(run.lines)
     }
 
-    /// The same for one table. Answers an error that must not keep the other files from being gone
-    /// through.
+    /// Expires the records of one table. Returns an error that must not prevent the other files
+    /// from being processed.
     async fn expire_table(
         &self,
         table_state: &TableState,
@@ -148,7 +154,7 @@ impl Inner {
             match self.rewrite(table_state, file, run).await {
                 Ok(Some(line)) => run.lines.push(line),
                 Ok(None) => {}
-                // One bad file must not keep the others.
+                // One damaged file must not block the others.
                 Err(error) if error.kind() == ErrorKind::Damaged => failed = failed.or(Some(error)),
                 Err(error) if error.kind() == ErrorKind::NotFound => run.whole = false,
                 Err(error) => return Err(error),
@@ -157,21 +163,21 @@ impl Inner {
         Ok(failed)
     }
 
-    /// Refuses to go on by rules that were changed since: a plan may keep now what it did not keep
-    /// before.
+    /// Returns an error if the rules changed since they were read: a plan may now keep records that
+    /// it did not keep before.
     pub(super) async fn unchanged(&self, rules: &Arc<Rules>) -> Result<()> {
         self.catalog.refresh().await?;
         self.catalog.settle().await?;
         if *self.catalog.rules() == **rules {
             return Ok(());
         }
-        self.upkeep_wanted.notify_one();
+        self.maintenance_wanted.notify_one();
         Err(Error::busy(
-            "a plan was changed, or records were erased, while files were gone through; it begins anew",
+            "a plan was changed, or records were erased, while files were rewritten; the job starts again",
         ))
     }
 
-    /// Goes through one file; answers what was done, if anything was.
+    /// Rewrites one file. Returns a line about the changes, if there were any.
     async fn rewrite(
         &self,
         table_state: &TableState,
@@ -193,8 +199,8 @@ impl Inner {
             "rewrote `{}`: {gone} records erased, {} expired, {} moved to another class",
             file.path, rewrite.expired, rewrite.moved
         );
-        // What an erasure says it took are records; how much feedback goes along was told when it
-        // was asked for.
+        // An erasure reports its number of records. The amount of feedback was reported when it was
+        // requested.
         let records = rewrite.erased.iter().filter(|_| table_state.table.rows() == Rows::Logs);
         let named: Vec<_> = records
             .filter_map(|(place, rows)| Some((rules.erasures().get(*place)?.id.clone(), *rows)))
@@ -209,7 +215,7 @@ impl Inner {
         Ok(Some(line))
     }
 
-    /// Writes down that the files were gone through, so that they need not be again.
+    /// Records in the catalog that the files were processed, so that they are not processed again.
     async fn note_cleaned(
         &self,
         rules: &Arc<Rules>,
@@ -241,8 +247,8 @@ impl Inner {
         failed.map_or(Ok(lines), Err)
     }
 
-    /// The same for one table. Answers an error that must not keep the other days from being
-    /// merged.
+    /// Merges the files of one table. Returns an error that must not prevent the other days from
+    /// being merged.
     async fn compact_table(
         &self,
         table_state: &TableState,
@@ -259,8 +265,8 @@ impl Inner {
             if dry_run {
                 continue;
             }
-            // For each merge anew: late parts wait for their turn too. A merge whose files went
-            // meanwhile comes to nothing.
+            // The lock is taken for each merge, because late parts wait for it too. A merge whose
+            // files were removed meanwhile has no effect.
             let _one_at_a_time = self.compacting.lock().await;
             let (written_ms, joined) =
                 match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
@@ -271,8 +277,8 @@ impl Inner {
                     }
                 };
             if self.is_ahead_of_erasure(&merge.files) {
-                // In a file of this time they would seem to have come after the erasure; it goes
-                // through the files first.
+                // In a file of this time the records would seem to have arrived after the erasure,
+                // so the erasure processes the files first.
                 continue;
             }
             if self.store.is_shared() && table_state.table.rows() == Rows::Logs {
@@ -286,23 +292,24 @@ impl Inner {
         Ok(failed)
     }
 
-    /// Returns whether files may hold records that an erasure names only by the time of the file.
+    /// Returns true if files may hold records that an erasure recognises only by the time of the
+    /// file.
     fn is_ahead_of_erasure(&self, files: &[Arc<DataFile>]) -> bool {
         let rules = self.catalog.rules();
         files.iter().any(|file| rules.erased().may_be_ahead_in(file.facts()))
     }
 
-    /// Gives files the time of their end: what was erased, or moved, while they were written is
-    /// looked for in them.
+    /// Sets the time of files to now, and returns it, ms. Erasures and plan changes that were made
+    /// while the files were written apply to them by this time.
     pub(super) fn stamp(&self, files: &mut [DataFile]) -> i64 {
         let now_ms = (self.now)().timestamp_millis();
         files.iter_mut().for_each(|file| file.modified_ms = now_ms);
         now_ms
     }
 
-    /// Commits and shows the new version to queries, in one step with respect to flushes, which
-    /// also do both. False if another writer took one of the files away, so that nothing was done.
-    /// Files that were written long ago are not committed: vacuum on another node may have taken
+    /// Commits and shows the new version to queries, in one step with respect to flushes, which do
+    /// the same. Returns false if another writer took one of the files away, so that nothing was
+    /// done. Refuses files that were written long ago: vacuum on another node may have deleted
     /// them.
     pub(super) async fn commit_shown(
         &self,
@@ -315,12 +322,12 @@ impl Inner {
         self.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
-                "a flush has yet to learn whether its commit was taken; upkeep waits for it",
+                "the result of a flush commit is not known yet; maintenance waits for it",
             ));
         }
         if (self.now)().timestamp_millis() - written_ms >= COMMIT_WITHIN_MS {
             return Err(Error::busy(
-                "files waited too long for their commit; they are written anew",
+                "files waited too long for their commit; they are written again",
             ));
         }
         match commit().await {
@@ -328,12 +335,12 @@ impl Inner {
                 table_state.view_cell.rewritten(index);
                 Ok(true)
             }
-            // The next plan sees what is there.
+            // The next plan uses the files that exist by then.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => {
-                // Whether it was taken is seen at the next look at the table; the rows are the
-                // same, or were to go, or are taken once more.
-                if !may_pass(&error) {
+                // The next refresh of the table shows if the commit succeeded. The rows are the
+                // same, or were to be removed, or are removed again.
+                if !is_retryable(&error) {
                     self.fail(&error);
                 }
                 Err(error)
@@ -342,13 +349,13 @@ impl Inner {
     }
 
     async fn vacuum(&self, dry_run: bool) -> Result<Vec<String>> {
-        // In the order that compaction takes them.
+        // In the same order as compaction, to avoid a deadlock.
         let _no_merge = self.compacting.lock().await;
         let commits = self.commits.lock().await;
         self.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
-                "a flush has yet to learn whether its commit was taken; upkeep waits for it",
+                "the result of a flush commit is not known yet; maintenance waits for it",
             ));
         }
         let mut lines = Vec::new();
@@ -357,7 +364,7 @@ impl Inner {
                 .table
                 .orphans((self.now)().timestamp_millis().saturating_sub(self.grace_ms()))
                 .await?;
-            // A long export may still read what was replaced more than the grace time ago.
+            // A long export may still read files that were replaced before the grace time.
             let held = table_state.view_cell.held();
             let orphans: Vec<_> = orphans
                 .into_iter()
@@ -385,8 +392,8 @@ impl Inner {
     async fn checkpoint(&self, dry_run: bool) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         for table_state in self.tables() {
-            let (name, commits) =
-                (table_state.table.rows().folder(), table_state.table.commits_since_checkpoint());
+            let name = table_state.table.rows().folder();
+            let commits = table_state.table.commits_since_checkpoint();
             match (commits, dry_run) {
                 (0, _) => {}
                 (_, true) => lines.push(format!(
@@ -405,7 +412,7 @@ impl Inner {
         let keep_ms = i64::try_from(self.config.clean_log_seconds)
             .unwrap_or(i64::MAX / 1000)
             .saturating_mul(1000);
-        // Vacuum learns from the log which files were replaced within its grace time.
+        // Vacuum reads from the log which files were replaced within its grace time.
         let older_than_ms =
             (self.now)().timestamp_millis().saturating_sub(keep_ms.max(self.grace_ms()));
         let mut lines = Vec::new();
@@ -421,7 +428,7 @@ impl Inner {
     }
 }
 
-/// What a run of expiry goes by, and what it did.
+/// Rules and results of a run of expiry.
 struct Expired {
     rules: Arc<Rules>,
     policy: Policy,
@@ -429,41 +436,43 @@ struct Expired {
     lines: Vec<String>,
     /// Records that each erasure took.
     erased: Vec<(String, u64)>,
-    /// Whether every file that was to be gone through was there.
+    /// True if every file to be processed existed.
     whole: bool,
 }
 
-/// What both steps of expiry did. One error is answered; what it would hide is logged.
+/// Combines the results of both steps of expiry. Returns one error, and logs the results that it
+/// would hide.
 fn joined(exports: Result<Vec<String>>, records: Result<Vec<String>>) -> Result<Vec<String>> {
     match (exports, records) {
         (Ok(exports), Ok(records)) => Ok([exports, records].concat()),
         (Ok(lines), Err(error)) | (Err(error), Ok(lines)) => {
-            lines
-                .iter()
-                .for_each(|line| tracing::info!(step = line, "upkeep did this before it failed"));
+            lines.iter().for_each(|line| {
+                tracing::info!(step = line, "maintenance did this before it failed")
+            });
             Err(error)
         }
         (Err(exports), Err(records)) => {
-            tracing::warn!(error = exports.chain(), "files of exports were not cleared away");
+            tracing::warn!(error = exports.chain(), "files of exports were not deleted");
             Err(records)
         }
     }
 }
 
 fn merge_line(table_state: &TableState, merge: &Merge) -> String {
-    let (day, name) = (crate::store::date_text(merge.date), table_state.table.rows().folder());
-    let what = if merge.seal { "seal" } else { "join" };
-    format!("{what} {} files, {} bytes, of `{name}` of day {day}", merge.files.len(), merge.bytes())
+    let day = crate::store::date_text(merge.date);
+    let name = table_state.table.rows().folder();
+    let verb = if merge.seal { "seal" } else { "join" };
+    format!("{verb} {} files, {} bytes, of `{name}` of day {day}", merge.files.len(), merge.bytes())
 }
 
 fn dropped_line(table_state: &TableState, files: &[Arc<DataFile>]) -> String {
     let (rows, bytes) =
         files.iter().fold((0, 0), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
     let days: std::collections::BTreeSet<_> = files.iter().map(|file| file.partition()).collect();
-    let what =
+    let noun =
         if table_state.table.rows() == Rows::Logs { "records" } else { "states of feedback" };
     format!(
-        "drop {} files of {} days, {rows} {what}, {bytes} bytes, past their retention",
+        "drop {} files of {} days, {rows} {noun}, {bytes} bytes, past their retention",
         files.len(),
         days.len()
     )

@@ -1,12 +1,12 @@
-//! Late parts come into their records: after a flush, the files that hold such records are written
-//! anew without them, and the records as they are now take their place, in one commit. An answer
-//! sees the record as it was or as it is, never both.
+//! Applies late-arriving parts to stored records: after a flush, rewrites the files that hold such
+//! records, and commits the merged records in the same transaction. A query sees a record before or
+//! after the change, never both.
 //!
-//! A part that adds nothing changes nothing, so one that a restart brings back after its commit
-//! does no harm. One whose record is in no file, since it was erased or its time is over, is let
-//! go. Whatever fails is tried again after the next flush; a record that cannot take its parts is
-//! tried by itself, so that it keeps no other from its parts, and refused with a count after a few
-//! times.
+//! A part that adds nothing changes nothing, so a part that a restart replays after its commit is
+//! harmless. A part whose record is in no file, because it was erased or has expired, is dropped. A
+//! failed attempt is repeated after the next flush. A record that cannot take its parts is tried
+//! alone, so that it does not block the others, and its parts are refused and counted after
+//! [`MAX_ATTEMPTS`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,56 +26,57 @@ use crate::record::{BatchBuilder, Record};
 use crate::refusals::{Refused, Sender, Source};
 use crate::table::{DataFile, FileIndex};
 
-/// Records that are looked for by one statement, and the bytes of their ids.
+/// Records that one statement looks up, and the bytes of their ids.
 const IDS_AT_ONCE: usize = 256;
 const STATEMENT_BYTES: usize = 64 << 10;
-/// Parts whose record cannot take them are tried so often.
+/// Attempts to add parts to a record that cannot take them.
 const MAX_ATTEMPTS: u32 = 3;
-/// Rows that are read in one go: few, since they come with their bodies.
+/// Rows of one read batch: few, since they include their bodies.
 const READ_ROWS: usize = 16;
-/// Records of so many bytes, in so many files, are put in the place of others in one commit.
+/// Bytes of records, and files, that one commit replaces at most.
 const ROUND_BYTES: usize = 32 << 20;
 const ROUND_FILES: usize = 16;
-/// A part and its record mostly say that they are of times that differ less than this, µs.
+/// A part and its record usually have times that differ by less than this, µs.
 const NEAR_MICROS: i64 = 3_600_000_000;
 
 /// Organisation, workspace and id of a record.
 type Name = (String, Option<String>, String);
 
-/// What names a record, as [`crate::dedupe::KeyHasher::of`] takes it: an empty workspace is none.
+/// Returns the name of a record as [`crate::dedupe::KeyHasher::of`] takes it: an empty workspace
+/// counts as no workspace.
 fn name_of(record: &Record) -> Name {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let workspace = record.workspace_slug.clone().filter(|workspace| !workspace.is_empty());
     (text(&record.organisation_id), workspace, text(&record.id))
 }
 
-/// Parts of records.
+/// Late parts by the record that they belong to.
 type Wanted = BTreeMap<Name, Vec<LatePart>>;
 
-/// Files by path, with the names of the records in them that others take the place of, and how many
-/// there are of each.
+/// Files by path, with the names of the records that are replaced in them, and the number of rows
+/// of each name.
 type Touched = BTreeMap<String, (Arc<DataFile>, HashMap<Name, usize>)>;
 
-/// Records that have parts to take, and the file that each is in.
+/// Records that take parts in one commit, and the files that hold them.
 #[derive(Default)]
 struct Round {
     files: Touched,
     amended: BatchBuilder,
-    /// Bytes of text of all records that were looked at, and how many are enough.
+    /// Bytes of text of all records that were read, and the bound at which the round ends.
     bytes: usize,
-    most_bytes: usize,
-    /// Parts that are done when the round is.
+    max_bytes: usize,
+    /// Parts that are done once the round is committed.
     parts: Vec<LatePart>,
-    /// Records of which a part said that nothing may be kept of what was said.
+    /// Keys of records for which a part says that no content may be kept.
     untracked: Vec<u128>,
-    /// Why a file could not be read, if one could not: what was not found may be in it.
+    /// The error of a file that could not be read. Records that were not found may be in that file.
     failed: Option<Error>,
 }
 
 /// The records of one name in a file, with their parts.
 struct Found {
     parts: Vec<LatePart>,
-    /// How many there are, and what comes in their place.
+    /// Rows in the file, and the records that replace them.
     rows: usize,
     records: Vec<Record>,
     is_changed: bool,
@@ -83,10 +84,10 @@ struct Found {
 
 impl Round {
     fn is_full(&self) -> bool {
-        self.bytes >= self.most_bytes || self.files.len() >= ROUND_FILES
+        self.bytes >= self.max_bytes || self.files.len() >= ROUND_FILES
     }
 
-    /// Takes over what was found in a file.
+    /// Adds the records that were found in a file.
     fn take(&mut self, file: &Arc<DataFile>, found: BTreeMap<Name, Found>) {
         for (name, Found { parts, rows, records, is_changed }) in found {
             if is_changed {
@@ -101,7 +102,7 @@ impl Round {
 }
 
 impl Inner {
-    /// Adds late parts to their records after each flush, for as long as the engine lives.
+    /// Runs for as long as the engine lives: adds late parts to their records after each flush.
     pub(super) async fn amend_after_flushes(self: Arc<Self>) {
         loop {
             self.amend_wanted.notified().await;
@@ -117,38 +118,38 @@ impl Inner {
         }
     }
 
-    /// Adds the late parts that the last flush found to their records. Returns once those that
-    /// another task took before are added, too.
+    /// Adds the late parts of the last flush to their records. Parts that another task took before
+    /// are added too when this returns.
     pub(super) async fn amend_late(&self) -> Result<()> {
         let _turn = self.amend_turn.lock().await;
         let late = std::mem::take(&mut *locked(&self.late));
         if late.is_empty() { Ok(()) } else { self.amend(late).await }
     }
 
-    /// Adds late parts to their records. If that fails for what they are, each record by itself is
-    /// tried, so that one that cannot take its parts does not keep the others from theirs.
+    /// Adds late parts to their records. If that fails because of the parts, tries each record
+    /// alone, so that a record which cannot take its parts does not block the others.
     pub(super) async fn amend(&self, late: Vec<LatePart>) -> Result<()> {
         let mut wanted = Wanted::new();
         for part in late {
             wanted.entry(name_of(&part.record)).or_default().push(part);
         }
         match self.amend_records(wanted.clone()).await {
-            Err(error) if !passes(&error) => {}
+            Err(error) if !is_temporary(&error) => {}
             done => return done,
         }
         let mut failed = None;
         for (name, parts) in wanted {
             match self.amend_records(Wanted::from([(name, parts.clone())])).await {
                 Ok(()) => {}
-                Err(error) if passes(&error) => return Err(error),
+                Err(error) if is_temporary(&error) => return Err(error),
                 Err(error) => failed = self.refuse_parts(parts, error)?.or(failed),
             }
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// Counts that a record could not take its parts; after a few times refuses them, so that they
-    /// take no more room. Returns the error if they are to be tried again.
+    /// Counts a failed attempt to add parts to a record. Refuses the parts after [`MAX_ATTEMPTS`],
+    /// so that they free their memory. Returns the error if they are to be tried again.
     fn refuse_parts(&self, parts: Vec<LatePart>, error: Error) -> Result<Option<Error>> {
         let Some(first) = parts.first() else { return Ok(None) };
         {
@@ -160,14 +161,12 @@ impl Inner {
             }
             attempts.remove(&first.key);
         }
-        let (count, seen) = (
-            parts.len() as u64,
-            Seen {
-                organisation: first.record.organisation_id.clone(),
-                workspace: first.record.workspace_slug.clone(),
-                excerpt: None,
-            },
-        );
+        let count = parts.len() as u64;
+        let seen = Seen {
+            organisation: first.record.organisation_id.clone(),
+            workspace: first.record.workspace_slug.clone(),
+            excerpt: None,
+        };
         let source = match first.part_kind {
             RecordPart::Figures => Source::ControlPlaneRows,
             RecordPart::Content => Source::ControlPlaneLogs,
@@ -196,7 +195,7 @@ impl Inner {
 
     async fn amend_records(&self, mut wanted: Wanted) -> Result<()> {
         while !wanted.is_empty() {
-            // Rewrites exclude each other, and merges.
+            // Rewrites and merges exclude each other.
             let _one_at_a_time = self.compacting.lock().await;
             let rules = self.catalog.rules();
             let Round { files, mut amended, parts, untracked, failed, .. } =
@@ -218,16 +217,16 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes records that are wanted from the files that they are in, up to a bound; if it is not
-    /// reached, nothing is left to be found, unless a file could not be read.
+    /// Reads the wanted records from their files, up to a bound. If the bound is not reached, the
+    /// remaining records are in no file, unless a file could not be read.
     async fn next_round(&self, wanted: &mut Wanted, rules: &Rules) -> Result<Round> {
-        // The records are held twice: as they are, and as the batch that is written.
+        // The records are held twice: as structs, and as the batch that is written.
         let room = usize::try_from(self.queries.maintenance_bytes() / 2).unwrap_or(ROUND_BYTES);
-        let mut round = Round { most_bytes: ROUND_BYTES.min(room), ..Round::default() };
+        let mut round = Round { max_bytes: ROUND_BYTES.min(room), ..Round::default() };
         for file in candidates(&self.logs.table.index(), wanted) {
             match self.look_into(&file, wanted, rules, &mut round).await {
                 Ok(()) => {}
-                // One bad file must not keep the others.
+                // One damaged file must not block the others.
                 Err(error) if error.kind() == ErrorKind::Damaged => round.failed = Some(error),
                 Err(error) => return Err(error),
             }
@@ -242,7 +241,7 @@ impl Inner {
         Ok(round)
     }
 
-    /// Takes what is wanted of one file.
+    /// Reads the wanted records of one file.
     async fn look_into(
         &self,
         file: &Arc<DataFile>,
@@ -271,8 +270,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Adds the parts of a record to it, if it has any. Where a file has two of one name, as where
-    /// ids are not remembered, both take them.
+    /// Merges the waiting parts into a record, if it has any. If a file has two records of one
+    /// name, which happens where ids are not remembered, both take the parts.
     fn take_parts(
         &self,
         stored: &Record,
@@ -283,11 +282,11 @@ impl Inner {
     ) {
         let name = name_of(stored);
         if !found.contains_key(&name) {
-            // Those that are left wait for the next round, with their parts.
+            // The other records wait for the next round, with their parts.
             let Some(mut parts) = (!round.is_full()).then(|| wanted.remove(&name)).flatten() else {
                 return;
             };
-            // In the order of what they say, where it has times.
+            // Ordered by time, as far as the parts have times.
             parts.sort_by_key(|part| (part.record.created_at.is_none(), part.record.created_at));
             found.insert(
                 name.clone(),
@@ -302,8 +301,8 @@ impl Inner {
         }
         found.rows += 1;
         found.is_changed |= record != *stored;
-        // A part may say whose the record is: then it was erased with that user, though nobody
-        // could tell.
+        // The part may name the record's user. If that user was erased, the record goes too:
+        // without the part, the erasure could not find it.
         if !rules.erases(Row::from_record(&record)) {
             round.bytes += record.text_bytes();
             found.records.push(record);
@@ -318,7 +317,7 @@ impl Inner {
         }
     }
 
-    /// Puts records in the place of the stored ones.
+    /// Replaces stored records by their merged versions.
     async fn replace(
         &self,
         touched: Touched,
@@ -364,26 +363,29 @@ impl Inner {
         }
         let files: Vec<_> = touched.values().map(|(file, _)| Arc::clone(file)).collect();
         let commit = async || maintain::commit_replaced(table, &files, rewrites, replacing).await;
-        match self.commit_shown(&self.logs, written_ms, commit).await? {
-            true => Ok(()),
-            false => Err(Error::busy("another node took a file away meanwhile")),
+        if !self.commit_shown(&self.logs, written_ms, commit).await? {
+            return Err(Error::busy("another node took a file away meanwhile"));
         }
+        Ok(())
     }
 }
 
-/// Returns whether a failure is one of the moment, or of a file, and not of the parts.
-fn passes(error: &Error) -> bool {
+/// Returns true if an error is temporary or due to a file, and not due to the parts.
+fn is_temporary(error: &Error) -> bool {
     use ErrorKind::{Busy, Closed, Damaged, Storage};
     matches!(error.kind(), Busy | Closed | Damaged | Storage)
 }
 
-/// Ids in groups that fit into a statement.
+/// Splits ids into groups that fit into a statement.
 fn in_statements(ids: &[String]) -> Vec<&[String]> {
-    let (mut groups, mut start, mut bytes) = (Vec::new(), 0, 0);
+    let mut groups = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
     for (at, id) in ids.iter().enumerate() {
         if at > start && (at - start == IDS_AT_ONCE || bytes + id.len() > STATEMENT_BYTES) {
             groups.push(&ids[start..at]);
-            (start, bytes) = (at, 0);
+            start = at;
+            bytes = 0;
         }
         bytes += id.len() + 1;
     }
@@ -392,8 +394,8 @@ fn in_statements(ids: &[String]) -> Vec<&[String]> {
     groups
 }
 
-/// The files that records may be in, those first that are of about the time of one of their parts,
-/// then the newest.
+/// Returns the files that may hold the records: first those whose time is near that of a part, then
+/// the newest.
 fn candidates(index: &FileIndex, wanted: &Wanted) -> Vec<Arc<DataFile>> {
     let parts = wanted.values().flatten();
     let mut times: Vec<i64> =
@@ -419,7 +421,7 @@ mod tests {
     use crate::{Config, Engine, Params};
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_record_that_cannot_take_its_parts_keeps_no_other_from_its_own() {
+    async fn a_record_that_cannot_take_its_parts_does_not_block_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().display().to_string();
         let engine =
@@ -438,8 +440,7 @@ mod tests {
                 record,
             }
         };
-        // No statement can look for such an id. None is taken any more, but older logs may hold
-        // one.
+        // No statement can look up such an id. New records cannot have it, but older logs may.
         let parts = vec![late(&"x".repeat(200_000)), late("good")];
         let amend = async || engine.inner.amend(parts.clone()).await;
         let records_refused = || engine.refusals().figures().records;

@@ -1,6 +1,6 @@
-//! Finds logs that a store was used with, and whose acked frames are in no table: a folder that was
-//! moved away, or another setting `wal`. The notes of how far logs go ([`wal::read_last`]) lie
-//! beside the tables of a folder, so they stay when a log goes.
+//! Finds logs of a store whose acknowledged frames are in no table, because a folder was moved away
+//! or the setting `wal` was changed. The notes about the ends of logs ([`wal::read_last`]) lie
+//! beside the tables of a folder, so they remain when a log is removed.
 
 use std::path::PathBuf;
 
@@ -20,28 +20,28 @@ pub(super) struct LeftLog {
     pub(super) durable: u64,
     /// The last sequence that is in a table.
     pub(super) covered: u64,
-    /// The file that says so.
+    /// The file with the note.
     note: PathBuf,
 }
 
 impl LeftLog {
-    pub(super) fn what(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { id, durable, covered, .. } = self;
         format!(
-            "log {id} of this store has acked frames up to sequence {durable}, the tables hold them up to {covered}"
+            "log {id} of this store has acked frames up to sequence {durable}, the tables have them up to {covered}"
         )
     }
 
     pub(super) fn remedy(&self) -> String {
         format!(
-            "start with the folder of that log as `wal`, or bring its frames in with `gatelog wal adopt FOLDER`; delete `{}` to \
-             go on without them",
+            "start with the folder of that log as `wal`, or import its frames with `gatelog wal adopt FOLDER`; delete `{}` to \
+             continue without them",
             self.note.display()
         )
     }
 }
 
-/// Finds such logs, besides the one with this id.
+/// Finds such logs, except the one with the id `own`.
 pub(super) async fn left_logs(
     store: &Store,
     tables: [Option<&Table>; 2],

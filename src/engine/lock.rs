@@ -8,17 +8,17 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::disk::private_file;
 
-/// Keeps every other process out of a store's folder, or of the log's beside a bucket, until it is
-/// dropped.
+/// Keeps every other process out of a store's folder (with a bucket, out of the log's folder) until
+/// the lock is dropped.
 pub fn lock(store: &Store) -> Result<FolderLock> {
     FolderLock::take(store.lock_file())
 }
 
-/// An exclusive lock on the folder, held by the process, gone with it however it ends.
+/// An exclusive lock on the folder. The process holds it, and it ends with the process.
 ///
-/// The folder itself is locked: without it there is nothing to open, and while it holds files it
-/// cannot be deleted and made again. The lock file in it says who has it, and keeps out versions
-/// that lock only that.
+/// The folder itself is locked: without it there is nothing to open, and it cannot be deleted and
+/// created again while it holds files. The lock file in it names the holder, and keeps out versions
+/// that lock only that file.
 #[derive(Debug)]
 pub struct FolderLock(Vec<File>);
 
@@ -39,7 +39,7 @@ impl FolderLock {
         let folder = File::open(path.parent().unwrap_or(&path)).map_err(failed)?;
         let locks = match folder.try_lock() {
             Ok(()) => file.try_lock(),
-            // Some file systems of other machines lock no folders.
+            // Some network file systems do not lock folders.
             Err(TryLockError::Error(cause)) if locks_no_folders(&cause) => file.try_lock(),
             refused => refused,
         };
@@ -47,7 +47,7 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // Who holds it only helps the message; if the file was deleted, it does not say.
+                // The holder is only for the message. A deleted lock file does not name it.
                 let _ = file.read_to_string(&mut holder);
                 let holder =
                     if holder.trim().is_empty() { "another process" } else { holder.trim() };
@@ -66,18 +66,17 @@ impl FolderLock {
     pub(super) fn release(&self) {
         for file in &self.0 {
             if let Err(error) = file.unlock() {
-                tracing::warn!(%error, "cannot release the lock of the data folder; it goes with the process");
+                tracing::warn!(%error, "cannot release the lock of the data folder; it ends with the process");
             }
         }
     }
 }
 
-/// Returns whether a file system refused to lock a folder, rather than say that another process has
-/// it.
+/// Returns true if a file system does not support locks on a folder. An error that another process
+/// holds the lock returns false.
 fn locks_no_folders(cause: &std::io::Error) -> bool {
     use std::io::ErrorKind::{InvalidInput, Unsupported};
-    // An NFS client locks only what is open for writing, and says that the descriptor is bad
-    // (EBADF).
+    // An NFS client locks only files that are open for writing, and returns EBADF (9) otherwise.
     matches!(cause.kind(), InvalidInput | Unsupported) || cause.raw_os_error() == Some(9)
 }
 
@@ -97,7 +96,7 @@ mod tests {
         assert_eq!(FolderLock::take(Some(path.clone())).unwrap_err().kind(), ErrorKind::Busy);
         held.release();
         drop(held);
-        // A version that locks the file alone is kept out too.
+        // A version that locks only the file is kept out too.
         let file = File::open(&path).unwrap();
         file.lock().unwrap();
         assert_eq!(FolderLock::take(Some(path.clone())).unwrap_err().kind(), ErrorKind::Busy);

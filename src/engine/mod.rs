@@ -1,10 +1,10 @@
-//! The embedded API: open a folder, append records, ask questions, export, close.
+//! The embedded API: open a folder, append records, query, export, close.
 //!
-//! An [`Engine`] owns its folder, its threads and its memory, and nothing is shared between two of
-//! them. An append is acked when the write-ahead log has it on the disk; from then on every query
-//! sees it. [`Engine::close`] ends in this order: refuse appends, ack what waits, flush, stop the
-//! background, let the folder go. Dropping the last handle without closing loses nothing either:
-//! the next open replays the log.
+//! An [`Engine`] owns its folder, its threads and its memory, and shares nothing with another
+//! engine. An append is acknowledged when the write-ahead log has it on the disk; from then on
+//! every query sees it. [`Engine::close`] works in this order: refuse appends, acknowledge waiting
+//! ones, flush, stop the background tasks, release the folder. Dropping the last handle without
+//! closing loses nothing either: the next open replays the log.
 
 mod adopt;
 mod append_parts;
@@ -85,8 +85,7 @@ pub use status::{AppendError, Job, Outcome, Receipt, Status};
 use table_state::TableState;
 use writer::{Append, Command, Counters};
 
-/// Batches below this are built where the caller is; bigger ones on threads that may take their
-/// time.
+/// Batches below this size are built on the caller's thread, larger ones on blocking threads.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// An open engine. Cheap to clone; one per folder.
@@ -96,16 +95,16 @@ pub struct Engine {
     background: Arc<Background>,
 }
 
-/// What all handles and tasks of an engine share.
+/// State that all handles and tasks of an engine share.
 #[derive(Debug)]
 struct Inner {
     config: Config,
     now: fn() -> DateTime<Utc>,
-    /// Tells whether `now` can be gone by to destroy what is old.
+    /// Checks `now` before it is used to delete old data.
     clock: Watch,
     new_uuid: fn() -> Uuid,
     wal_id: Uuid,
-    /// That no other node has the log open; none in a folder.
+    /// Ensures that no other node has the log open; `None` in a folder.
     claim: Option<claim::Claim>,
     logs: TableState,
     feedback: TableState,
@@ -124,17 +123,17 @@ struct Inner {
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     counters: Arc<Counters>,
     flush_wanted: Arc<Notify>,
-    /// Records whose keys could not be looked up when they came.
+    /// Records whose keys could not be checked when they arrived.
     unconfirmed: rights::Unconfirmed,
     /// Late parts whose records are in the table.
     late: Mutex<Vec<LatePart>>,
     amend_wanted: Notify,
     /// Held while late parts are added to their records.
     amend_turn: tokio::sync::Mutex<()>,
-    /// How often adding late parts failed for what they are, by their record.
+    /// Failed attempts to add late parts, by their record.
     amend_attempts: Mutex<HashMap<u128, u32>>,
-    upkeep_wanted: Notify,
-    /// Held while the table and what queries see of it are changed.
+    maintenance_wanted: Notify,
+    /// Held while the tables and the views of queries are changed.
     commits: tokio::sync::Mutex<flush_loop::Commits>,
     compacting: tokio::sync::Mutex<()>,
     closing: AtomicBool,
@@ -143,7 +142,7 @@ struct Inner {
     lock: Arc<FolderLock>,
 }
 
-/// Threads and tasks; they end when the last handle of the engine goes.
+/// Threads and tasks; they end when the last handle of the engine is dropped.
 #[derive(Debug)]
 struct Background {
     _compute: Threads,
@@ -160,26 +159,26 @@ impl Drop for Background {
 }
 
 impl Engine {
-    /// Opens the folder of a configuration for writing, creating it if need be, and replays what
-    /// the log holds.
+    /// Opens the folder of a configuration for writing, creates it if it does not exist, and
+    /// replays the log.
     ///
-    /// [`crate::error::ErrorKind::Busy`] if another process has it open,
-    /// [`crate::error::ErrorKind::Damaged`] if the log was harmed before its end.
+    /// Returns [`crate::error::ErrorKind::Busy`] if another process has it open, and
+    /// [`crate::error::ErrorKind::Damaged`] if the log is damaged before its end.
     pub async fn open(config: Config) -> Result<Self> {
         Self::open_with(config, Dependencies::default()).await
     }
 
-    /// Opens with a clock, ids, a store or log files of the caller's.
+    /// Opens with a clock, ids, a store or log files that the caller supplies.
     pub async fn open_with(config: Config, parts: Dependencies) -> Result<Self> {
         open::open(config, parts).await
     }
 
-    /// Makes the records durable and visible. Waits for room up to `append_wait_ms`.
+    /// Makes the records durable and visible. Waits for free memory up to `append_wait_ms`.
     ///
-    /// `id`, `organisation_id` and `created_at` are filled in where they are missing. A record
-    /// whose id its organisation sent within `dedupe_hours` is acked and dropped. A body that is
-    /// not JSON becomes a JSON string. What must not be stored is taken out, and a cost is computed
-    /// where there is none ([`Policy`]).
+    /// Missing values of `id`, `organisation_id` and `created_at` are filled in. A record whose id
+    /// its organisation sent within `dedupe_hours` is acknowledged and dropped. A body that is not
+    /// JSON becomes a JSON string. Content that must not be stored is removed, and a missing cost
+    /// is computed ([`Policy`]).
     pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         for record in &mut records {
             self.inner.policy.price_by_response(record);
@@ -195,8 +194,8 @@ impl Engine {
         self.append_parsed(records).await
     }
 
-    /// [`Engine::append`] for a key: records that name no organisation or workspace get the key's;
-    /// if one names another, nothing is taken ([`crate::error::ErrorKind::Denied`]).
+    /// [`Engine::append`] for a key: records without an organisation or workspace get the key's. If
+    /// one names another, nothing is stored ([`crate::error::ErrorKind::Denied`]).
     pub async fn append_as(
         &self,
         access: &Access,
@@ -208,8 +207,8 @@ impl Engine {
         self.append(records).await
     }
 
-    /// [`Engine::append_parsed`] for a key, which must still open what it opened when the request
-    /// came.
+    /// [`Engine::append_parsed`] for a key, which must still have the rights that it had when the
+    /// request arrived.
     pub(crate) async fn append_parsed_as(
         &self,
         access: &Access,
@@ -221,7 +220,7 @@ impl Engine {
         self.append_of(Some(access), records).await
     }
 
-    /// [`Engine::append`] for records whose bodies `ingest` has found to be JSON.
+    /// [`Engine::append`] for records whose bodies `ingest` has checked to be JSON.
     pub(crate) async fn append_parsed(&self, records: Vec<Record>) -> Result<Receipt, AppendError> {
         self.append_of(None, records).await
     }
@@ -242,7 +241,8 @@ impl Engine {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
-        let (now, rules) = ((inner.now)(), inner.catalog.rules());
+        let now = (inner.now)();
+        let rules = inner.catalog.rules();
         for record in &mut records {
             inner.complete(record, now, &rules);
         }
@@ -261,17 +261,16 @@ impl Engine {
     }
 
     /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's,
-    /// by name, with types that can be cast; what is missing is null or filled in as for
-    /// [`Engine::append`]. A body that is not JSON becomes a JSON string. What must not be stored
-    /// is taken out; costs are taken as they are.
+    /// by name, with types that can be cast. Missing columns are null or filled in as for
+    /// [`Engine::append`]. A body that is not JSON becomes a JSON string. Content that must not be
+    /// stored is removed; costs are stored unchanged.
     pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
         let inner = Arc::clone(&self.inner);
         inner.refuse_if_closed()?;
         if batch.num_rows() == 0 {
             return Ok(Receipt::default());
         }
-        // What is missing in the batch is filled in, so each row counts as one that has every
-        // column.
+        // Missing columns are filled in, so each row counts as one that has every column.
         let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
         let mut permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
         let of = Arc::clone(&inner);
@@ -302,19 +301,19 @@ impl Engine {
             inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
             let room = permit
                 .split(permit.units() / left)
-                .ok_or_else(|| Error::internal("room that was taken is gone"))?;
+                .ok_or_else(|| Error::internal("a memory reservation is missing"))?;
             left -= 1;
             receipt += inner.submit(batch, payload, keys, room).await?;
         }
         Ok(receipt)
     }
 
-    /// Reads over this engine, everything that is in answers.
+    /// Returns a reader of this engine without restrictions.
     pub fn reader(&self) -> Reader {
         self.reader_as(&Access::operator("library"))
     }
 
-    /// Reads over this engine what a key may see.
+    /// Returns a reader of this engine with the rights of a key.
     pub fn reader_as(&self, access: &Access) -> Reader {
         Reader::over(&self.inner, access.clone())
     }
@@ -337,24 +336,27 @@ impl Engine {
         self.reader().export(request).await
     }
 
-    /// Moves every row that was acked before into the table.
+    /// Moves every row that was acknowledged before into the table.
     pub async fn flush(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        // A task of its own: a caller that stops waiting must not leave a commit half taken over.
+        // A separate task: a caller that stops waiting must not interrupt a commit.
         let flushed = tokio::spawn(async move { inner.flush_all().await });
-        flushed.await.map_err(|cause| Error::internal("a flush broke off").with_source(cause))?
+        flushed
+            .await
+            .map_err(|cause| Error::internal("a flush was interrupted").with_source(cause))?
     }
 
-    /// Does one upkeep job now, or says what it would do.
+    /// Runs one maintenance job now, or reports what the job would do.
     pub async fn maintain(&self, job: Job, dry_run: bool) -> Result<Outcome> {
         let inner = Arc::clone(&self.inner);
         let done = tokio::spawn(async move { inner.by_hand(job, dry_run).await });
-        done.await.map_err(|cause| Error::internal("upkeep broke off").with_source(cause))?
+        done.await
+            .map_err(|cause| Error::internal("maintenance was interrupted").with_source(cause))?
     }
 
-    /// Hides records, and the feedback on them, from every answer at once, on this node, and has
-    /// them taken out of the files by the next upkeep. What was deleted, when and by whom (`by`:
-    /// the id of a key) is written down.
+    /// Hides records, and the feedback on them, from every query on this node at once. The next
+    /// maintenance removes them from the files. The catalog notes what was deleted, when and by
+    /// whom (`by`: the id of a key).
     pub async fn erase(
         &self,
         organisation: &str,
@@ -364,19 +366,22 @@ impl Engine {
         self.erase_as(&Access::operator(by), organisation, which).await
     }
 
-    /// [`Engine::erase`] for a key, whose rights are looked up when it is written down.
+    /// [`Engine::erase`] for a key, whose rights are checked when the erasure is written.
     pub async fn erase_as(
         &self,
         access: &Access,
         organisation: &str,
         which: ErasureSelector,
     ) -> Result<ErasureEntry> {
-        let (engine, access, organisation) =
-            (self.clone(), access.clone(), organisation.to_owned());
-        // A task of its own: a caller that stops waiting must not leave upkeep without notice.
+        let engine = self.clone();
+        let access = access.clone();
+        let organisation = organisation.to_owned();
+        // A separate task: maintenance must be notified even if the caller stops waiting.
         let erased =
             tokio::spawn(async move { engine.erase_now(&access, &organisation, which).await });
-        erased.await.map_err(|cause| Error::internal("an erasure broke off").with_source(cause))?
+        erased
+            .await
+            .map_err(|cause| Error::internal("an erasure was interrupted").with_source(cause))?
     }
 
     async fn erase_now(
@@ -387,7 +392,8 @@ impl Engine {
     ) -> Result<ErasureEntry> {
         let inner = &self.inner;
         inner.flush_dated_ahead().await;
-        let (id, now) = (self.new_id(), (inner.now)());
+        let id = self.new_id();
+        let now = (inner.now)();
         let arrived_ms = if inner.store.is_shared() { arrival(now) } else { 0 };
         let tied = match &which {
             ErasureSelector::All => Vec::new(),
@@ -404,53 +410,53 @@ impl Engine {
         Ok(entry)
     }
 
-    /// The leap of the wall clock that is in doubt; until it is confirmed nothing expires, and no
-    /// file is deleted.
+    /// Returns the unconfirmed leap of the wall clock. Until it is confirmed nothing expires, and
+    /// no file is deleted.
     pub fn clock_in_doubt(&self) -> Option<Leap> {
         self.inner.clock.look()
     }
 
-    /// Takes the time of the wall clock for right, as an operator who has looked; answers what was
-    /// in doubt.
+    /// Confirms the time of the wall clock, on behalf of an operator who has checked it. Returns
+    /// the leap that was in doubt.
     pub async fn confirm_clock(&self) -> Option<Leap> {
         let leap = self.inner.clock.confirm();
         self.inner.note_clock().await;
         leap
     }
 
-    /// What upkeep did last and does next.
-    pub fn upkeep(&self) -> maintenance::Upkeep {
+    /// Returns the last and the next runs of the maintenance jobs.
+    pub fn maintenance_state(&self) -> maintenance::MaintenanceState {
         self.inner.lease.state()
     }
 
-    /// Organisations, plans and keys.
+    /// Returns the catalog: organisations, plans and keys.
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }
 
-    /// Takes over that the catalog was changed here: refusals are forgotten with it, and upkeep is
-    /// notified.
+    /// Applies a change of the catalog that was made here: drops refusals that it covers, and
+    /// notifies maintenance.
     pub fn catalog_changed(&self) {
         self.inner.forget_refusals();
-        self.inner.upkeep_wanted.notify_one();
+        self.inner.maintenance_wanted.notify_one();
     }
 
-    /// How many records each organisation had stored in each month.
+    /// Returns the number of records that each organisation had stored in each month.
     pub fn usage(&self) -> Usage {
         self.inner.usage.clone()
     }
 
-    /// What is done to every record on its way in.
+    /// Returns the policy that is applied to every incoming record.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.inner.policy
     }
 
-    /// The store that it works on.
+    /// Returns the store of the engine.
     pub fn store(&self) -> &Store {
         &self.inner.store
     }
 
-    /// Figures of this moment.
+    /// Returns the current status.
     pub fn status(&self) -> Status {
         let inner = &self.inner;
         let counters = &inner.counters;
@@ -482,25 +488,26 @@ impl Engine {
         }
     }
 
-    /// The settings that it runs with.
+    /// Returns the settings of the engine.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }
 
-    /// A fresh id for a record.
+    /// Returns a fresh id for a record.
     pub fn new_id(&self) -> String {
         (self.inner.new_uuid)().to_string()
     }
 
-    /// Its clock.
+    /// Returns the time of the engine's clock.
     pub fn now(&self) -> DateTime<Utc> {
         (self.inner.now)()
     }
 
-    /// Makes an admin key where there is none, neither in the configuration nor in the catalog; its
-    /// text is answered here and kept nowhere.
+    /// Creates an admin key if neither the configuration nor the catalog has one. Returns its text,
+    /// which is stored nowhere.
     pub async fn ensure_admin_key(&self) -> Result<Option<String>> {
-        let (inner, now) = (&self.inner, self.now());
+        let inner = &self.inner;
+        let now = self.now();
         let has_one =
             |document: &Document| document.keys.iter().any(|key| key.opens_everything(now));
         if !inner.config.admin_key.0.is_empty() || has_one(&inner.catalog.state().document) {
@@ -522,13 +529,13 @@ impl Engine {
         Ok(inner.catalog.change(make).await?.then_some(text))
     }
 
-    /// 32 random bytes.
+    /// Returns 32 random bytes.
     pub fn random(&self) -> [u8; 32] {
         (self.inner.random)()
     }
 
-    /// Refuses appends, acks what waits, flushes, and lets the folder go. Calling it again does
-    /// nothing.
+    /// Refuses appends, acknowledges waiting ones, flushes, and releases the folder. A second call
+    /// has no effect.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
         if inner.closing.swap(true, Ordering::AcqRel) {
@@ -538,8 +545,7 @@ impl Engine {
         inner.stop_exports().await;
         let flushed = match inner.refuse_if_failed() {
             Ok(()) => self.flush().await,
-            // What the log holds is replayed at the next open; the failure was told when it
-            // happened.
+            // The next open replays the log. The failure was logged when it happened.
             Err(_) => Ok(()),
         };
         let flushed = match flushed {
@@ -547,7 +553,7 @@ impl Engine {
             failed => failed,
         };
         if let Some(commands) = locked(&inner.commands).take() {
-            // A writer that panicked takes no orders.
+            // A writer that panicked receives no commands.
             let _ = commands.send(Command::Close);
         }
         let writer = locked(&self.background.writer).take();
@@ -564,19 +570,19 @@ impl Engine {
             tracing::warn!(error = error.chain(), "the list of refusals was not written");
         }
         inner.note_clock().await;
-        inner.let_go_of_upkeep().await;
+        inner.release_lease().await;
         inner.release_claim().await;
         inner.lock.release();
         flushed
     }
 }
 
-/// Whose a key's records are.
+/// Returns the owner of the records that a key sends.
 fn owner(access: &Access) -> Owner {
     Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() }
 }
 
-/// Makes records the key's; refuses them if one says that it is somebody else's.
+/// Assigns records to the key's owner. Returns an error if one names another owner.
 fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
     let owner = owner(access);
     records.iter_mut().try_for_each(|record| owner.take(record)).map_err(|refused| {
@@ -588,18 +594,18 @@ fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
 }
 
 impl Inner {
-    /// Both tables.
+    /// Returns both tables.
     fn tables(&self) -> [&TableState; 2] {
         [&self.logs, &self.feedback]
     }
 
-    /// Keeps the limits of records' values; refuses all for one id that is too long.
+    /// Applies the limits of values to records. Returns an error for all if one id is too long.
     fn limit(&self, records: &mut [Record]) -> Result<()> {
         let limited = records.iter_mut().try_for_each(|record| self.policy.limit(record));
         limited.map_err(|refused| Error::invalid(refused.to_string()))
     }
 
-    /// Fills in what a record does not say and the engine decides.
+    /// Fills in fields that the record lacks and the engine decides.
     fn complete(&self, record: &mut Record, now: DateTime<Utc>, rules: &Rules) {
         if record.id.as_deref().is_none_or(str::is_empty) {
             record.id = Some((self.new_uuid)().to_string());
@@ -609,45 +615,45 @@ impl Inner {
         }
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
         record.retention_days = rules.retention_days(organisation);
-        if let Some(said) = record.created_at {
-            self.clock.hear(organisation, said);
+        if let Some(stated) = record.created_at {
+            self.clock.hear(organisation, stated);
         }
         record.created_at = Some(self.dated(record.created_at, now));
     }
 
-    /// The time of a record that says this one: that of its arrival where it says none, or one that
-    /// is more than a day ahead. Refusing the record would lose it for a wrong clock; kept as it
-    /// is, it would outlast every retention.
-    fn dated(&self, said: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
+    /// Returns the time of a record. The time of arrival replaces a missing one, and one that is
+    /// more than a day ahead. Refusing the record would lose it because of a wrong clock; with its
+    /// own time it would outlast every retention.
+    fn dated(&self, stated: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
         let latest = now + TimeDelta::microseconds(MAX_AHEAD_MICROS);
-        match said {
-            Some(said) if said > latest => {
+        match stated {
+            Some(stated) if stated > latest => {
                 self.note_redated(1);
                 now
             }
-            Some(said) => said,
+            Some(stated) => stated,
             None => now,
         }
     }
 
-    /// Counts records that were dated ahead, and says so in the log for the first of them and each
+    /// Counts records with a time far ahead. Logs a warning for the first of them and for each
     /// thousandth.
     fn note_redated(&self, records: u64) {
-        const SAY_EVERY: u64 = 1_000;
+        const WARN_EVERY: u64 = 1_000;
         if records == 0 {
             return;
         }
         let before = self.counters.redated.fetch_add(records, Ordering::Relaxed);
-        if before == 0 || before / SAY_EVERY != (before + records) / SAY_EVERY {
+        if before == 0 || before / WARN_EVERY != (before + records) / WARN_EVERY {
             tracing::warn!(
                 records = before + records,
-                "records came whose `created_at` is more than a day ahead; they got the time of their arrival: set the clocks of \
+                "records have a `created_at` that is more than a day ahead; they got the time of their arrival: correct the clocks of \
                  their senders"
             );
         }
     }
 
-    /// Room in memory for records, and how many bytes that is; waits for it up to `append_wait_ms`.
+    /// Reserves memory for records, and returns their size in bytes. Waits up to `append_wait_ms`.
     async fn room_for(&self, records: &[Record]) -> Result<(usize, MemoryReservation)> {
         self.refuse_if_closed()?;
         let now = (self.now)();
@@ -660,7 +666,7 @@ impl Inner {
         Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
     }
 
-    /// Hands a batch to the writer and waits until it is durable.
+    /// Sends a batch to the writer and waits until it is durable.
     async fn submit(
         &self,
         batch: RecordBatch,
@@ -682,7 +688,7 @@ impl Inner {
 
     fn refuse_if_closed(&self) -> Result<()> {
         if self.closing.load(Ordering::Acquire) {
-            return Err(Error::closed("the engine is closing and takes no more records"));
+            return Err(Error::closed("the engine is closing and accepts no more records"));
         }
         self.refuse_if_failed()
     }
@@ -696,7 +702,7 @@ impl Inner {
         }
     }
 
-    /// Closes the engine to writes: what is on the disk now is only known after the next open has
+    /// Closes the engine to writes: the content of the disk is only known once the next open has
     /// read it.
     fn fail(&self, error: &Error) {
         fail(&self.failure, error);
@@ -704,11 +710,14 @@ impl Inner {
 }
 
 fn fail(failure: &Mutex<Option<String>>, error: &Error) {
-    tracing::error!(error = error.chain(), "the engine takes no more writes until it is restarted");
+    tracing::error!(
+        error = error.chain(),
+        "the engine accepts no more writes until it is restarted"
+    );
     locked(failure).get_or_insert_with(|| error.chain());
 }
 
-/// The organisation that a record is of, or will be.
+/// Returns the organisation of a record, or the one that it will get.
 fn organisation_of(record: &Record) -> &str {
     record
         .organisation_id
@@ -717,18 +726,18 @@ fn organisation_of(record: &Record) -> &str {
         .unwrap_or(DEFAULT_ORGANISATION)
 }
 
-/// The day of a moment, as partitions count them.
+/// Returns the day of a time as partitions number it, since 1970-01-01.
 pub(crate) fn day_of(at: DateTime<Utc>) -> i64 {
     at.timestamp().div_euclid(86_400)
 }
 
-/// The day of each row of a batch.
+/// Returns the day of each row of a batch.
 fn days_of(batch: &RecordBatch) -> impl Iterator<Item = i64> {
     let dates = batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
     dates.into_iter().flat_map(|dates| dates.values().iter().copied().map(i64::from))
 }
 
-/// The organisation of each row of a batch.
+/// Returns the organisation of each row of a batch.
 fn organisations_of(batch: &RecordBatch) -> impl Iterator<Item = &str> {
     let named =
         batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
@@ -737,7 +746,7 @@ fn organisations_of(batch: &RecordBatch) -> impl Iterator<Item = &str> {
         .flat_map(|named| named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
 }
 
-/// Who the rows of a batch count for.
+/// Returns the holder whose memory the rows of a batch count against.
 fn holder_of(batch: &RecordBatch) -> Holder {
     let named =
         batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
@@ -749,14 +758,14 @@ fn holder_of(batch: &RecordBatch) -> Holder {
     }
 }
 
-/// A batch with its bytes for the log and the keys of its ids.
+/// Returns a batch with its encoding for the log and the keys of its ids.
 fn prepared(batch: RecordBatch, keys: &KeyHasher) -> Result<(RecordBatch, Payload, Vec<u128>)> {
     let payload = Payload::encode(&batch)?;
     let keys = keys.keys_of_batch(&batch);
     Ok((batch, payload, keys))
 }
 
-/// Runs work at once if it is small, else on a thread where it holds nobody up.
+/// Runs small work at once, and other work on a blocking thread.
 async fn run_blocking_if_large<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -768,7 +777,7 @@ async fn run_blocking_if_large<T: Send + 'static>(
     done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
 }
 
-/// The threads that flushes, merges and exports work on. Queries have threads of their own.
+/// The threads of flushes, merges and exports. Queries have threads of their own.
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
 
@@ -796,14 +805,15 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Dropping a runtime inside another one panics; this way it ends by itself.
+        // Dropping a runtime inside another one panics, so it is shut down in the background.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// A lock whose contents are whole even if a holder panicked: every use here is one assignment.
+/// Locks a mutex, also after a panic of a holder: every use here is one assignment, so its content
+/// is consistent.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! Opening: lock the folder, open both tables, replay the log, remember recent ids, start the
-//! threads.
+//! Opens an engine: locks the folder, opens both tables, replays the log, remembers recent ids and
+//! starts the threads.
 //!
-//! The order matters. Nothing is read before the lock is held; nothing is written before log and
-//! store are seen to belong together ([`super::identity`]); the log is replayed after each table
-//! has said which of its frames it holds, and after no other node has it open ([`super::claim`]);
-//! ids are remembered before the first append is taken.
+//! The order matters. Nothing is read before the lock is held. Nothing is written before log and
+//! store are known to belong together ([`super::identity`]). The log is replayed after each table
+//! has reported the last frame that it holds, and after no other node has the log open
+//! ([`super::claim`]). Ids are remembered before the first append is accepted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -46,34 +46,34 @@ use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
 
-/// Halves that wait take at most this part of the memory for rows that are not in files.
+/// Waiting parts take at most this fraction (1/n) of the memory for rows that are not in files.
 const WAITING_SHARE: u64 = 2;
 
-/// Parts of records that come again are known for so long, and so many of them.
+/// Repeated parts of records are recognised for so many hours, and up to so many parts.
 const PARTS_HOURS: u64 = 1;
 const MAX_PARTS: u64 = 1_000_000;
 
-/// What an engine takes from outside besides its settings, so that tests can hand in their own.
+/// Dependencies of an engine besides its settings. Tests replace them.
 pub struct Dependencies {
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
-    /// Time of a clock that only goes forward, from any start.
+    /// Time of a monotonic clock, from an arbitrary start.
     pub elapsed: fn() -> Duration,
     /// Fresh ids of records and files.
     pub new_uuid: fn() -> Uuid,
     /// Random bytes for keys.
     pub random: fn() -> [u8; 32],
-    /// The disk of the log, instead of the one that the store is on, or of the operating system's.
+    /// The disk of the log, instead of the disk of the store or of the operating system.
     pub log_disk: Option<Arc<dyn Disk>>,
     /// The store, instead of the one that `data` names.
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
     pub log_folder: Option<PathBuf>,
-    /// True if the log may begin behind the end of the table: what is missing was flushed into a
+    /// True if the log may begin after the end of the table: the missing frames were flushed into a
     /// table that is lost.
     pub after_loss: bool,
-    /// Whether the configuration's `plans` and `retention_days` are written into the catalog, as a
-    /// server does. Otherwise what is written there holds.
+    /// True if the configuration's `plans` and `retention_days` are written into the catalog, as a
+    /// server does. Otherwise the terms that the catalog holds stay in force.
     pub sets_terms: bool,
 }
 
@@ -95,11 +95,11 @@ impl Default for Dependencies {
 
 impl std::fmt::Debug for Dependencies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Dependencies").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
-/// 32 bytes of the operating system's randomness.
+/// Returns 32 random bytes of the operating system.
 fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(Uuid::new_v4().as_bytes());
@@ -107,41 +107,39 @@ fn random() -> [u8; 32] {
     bytes
 }
 
-pub(super) async fn open(config: Config, parts: Dependencies) -> Result<Engine> {
+pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engine> {
     let (config, policy) = check(&config)?;
-    let (store, folder, lock) = open_store(parts.store, parts.log_folder, &config).await?;
-    let folders = log_folders(parts.log_disk, &store);
+    let (store, folder, lock) = open_store(&mut parts, &config).await?;
+    let folders = log_folders(parts.log_disk.take(), &store);
     let log = (&*folders, folder.as_path());
-    let clocks = (parts.now, parts.elapsed);
-    let catalog =
-        open_catalog(&store, log, &config, (parts.random)(), clocks, parts.sets_terms).await?;
+    let catalog = open_catalog(&store, log, &config, &parts).await?;
     let (logs, feedback) = open_tables(&store, &config).await?;
     let threads = Threads::start(&config)?;
-    let compute = threads.handle()?;
-    let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
+    let queries =
+        Arc::new(Queries::new(&config, &store, reader::named_views(), threads.handle()?)?);
     let now = (parts.now)();
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
-    let (flush_wanted, wait) =
-        (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
-    let budget = MemoryBudget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let days = Days::new(wait, Arc::clone(&flush_wanted));
+    let flush_wanted = Arc::new(Notify::new());
+    let (budget, days) = memory_limits(&config, &flush_wanted);
     let early = bind_and_claim(&logs.table, &store, log, &config, parts.now).await?;
-    let (tables, erased) = ([logs.clone(), feedback.clone()], catalog.ever_erased().await?);
+    let tables = [logs.clone(), feedback.clone()];
+    let erased = catalog.ever_erased().await?;
     let replayed =
         Replayed::new(tables, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let new_log = ((parts.new_uuid)(), parts.random);
-    let (wal, replayed) =
-        replay(&store, &folder, &folders, parts.after_loss, new_log, replayed).await?;
+    let (wal, replayed) = replay(&store, &folder, &folders, &parts, replayed).await?;
     warn_of_left_logs(&store, [&logs.table, &feedback.table], wal.id()).await?;
     let claim = claim_if_new(early, &store, wal.id(), log, &config, parts.now).await?;
     let (counted, meter) =
         open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
-    let (usage, lease) = (meter.usage(), maintenance::MaintenanceLease::open(&store).await?);
+    let usage = meter.usage();
+    let lease = maintenance::MaintenanceLease::open(&store).await?;
     let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal.id()).await;
     let Replayed { recent, record_parts, .. } = replayed;
-    let (keys, counters, failure) =
-        (recent.keys().clone(), Arc::<Counters>::default(), Arc::<Mutex<_>>::default());
-    let ((commands, orders), wal_id) = (mpsc::unbounded_channel(), wal.id());
+    let keys = recent.keys().clone();
+    let counters = Arc::<Counters>::default();
+    let failure = Arc::<Mutex<_>>::default();
+    let (commands, orders) = mpsc::unbounded_channel();
+    let wal_id = wal.id();
     let mut writer = Writer {
         wal,
         recent_parts: recent_parts(&keys, &config),
@@ -153,7 +151,7 @@ pub(super) async fn open(config: Config, parts: Dependencies) -> Result<Engine> 
         waiting: JoinBuffer::default(),
         late: Late::default(),
         frozen_to: 0,
-        most_days: DAYS,
+        max_days: DAYS,
         clear_log_at: i64::MAX,
         join_micros: micros(config.join_seconds),
         join_bytes: config.memtable_bytes / WAITING_SHARE,
@@ -197,7 +195,7 @@ pub(super) async fn open(config: Config, parts: Dependencies) -> Result<Engine> 
         amend_wanted: Notify::new(),
         amend_turn: tokio::sync::Mutex::default(),
         amend_attempts: Mutex::default(),
-        upkeep_wanted: Notify::new(),
+        maintenance_wanted: Notify::new(),
         commits: tokio::sync::Mutex::new(commits),
         compacting: tokio::sync::Mutex::new(()),
         closing: AtomicBool::new(false),
@@ -208,15 +206,23 @@ pub(super) async fn open(config: Config, parts: Dependencies) -> Result<Engine> 
     start(inner, threads, writer, orders)
 }
 
-/// Returns the folders in which the log lies: those of the store, unless a test has a disk for it.
+/// Returns the limits of the rows in memory: their bytes and their days.
+fn memory_limits(config: &Config, flush_wanted: &Arc<Notify>) -> (MemoryBudget, Days) {
+    let wait = Duration::from_millis(config.append_wait_ms);
+    let budget = MemoryBudget::new(config.memtable_bytes, wait, Arc::clone(flush_wanted));
+    let days = Days::new(wait, Arc::clone(flush_wanted));
+    (budget, days)
+}
+
+/// Returns the folders of the log: those of the store, unless a test has a disk for the log.
 fn log_folders(disk: Option<Arc<dyn Disk>>, store: &Store) -> Arc<Folders> {
     disk.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)))
 }
 
-/// Warns of each log that was left behind with records that are not in the tables.
+/// Logs a warning for each left log that has records which are not in the tables.
 async fn warn_of_left_logs(store: &Store, tables: [&Table; 2], wal_id: Uuid) -> Result<()> {
     for left in left_logs(store, tables.map(Some), wal_id).await? {
-        tracing::warn!(remedy = left.remedy(), "{}", left.what());
+        tracing::warn!(remedy = left.remedy(), "{}", left.describe());
     }
     Ok(())
 }
@@ -225,8 +231,8 @@ fn first_commits(counted: Snapshot, logs: &Table) -> Commits {
     Commits { counted, unresolved: BTreeMap::new(), remembered: logs.index(), own: HashSet::new() }
 }
 
-/// Begins to watch the clock: with what was in doubt before, and, of a bucket, with the time at
-/// which it took this node's claim.
+/// Starts to watch the clock. Takes over the doubt of an earlier run and, with a bucket, compares
+/// the clock with the time at which the bucket stored this node's claim.
 async fn watch_clock(
     watch: Watch,
     store: &Store,
@@ -257,7 +263,7 @@ fn start(
     Ok(Engine { inner, background: Arc::new(Background { tasks, _compute: threads, writer }) })
 }
 
-/// The list of what this node refused, as it was before a restart.
+/// Loads the list of records that this node refused, as it was before a restart.
 async fn open_refusals(
     now: fn() -> DateTime<Utc>,
     policy: &Arc<Policy>,
@@ -270,7 +276,7 @@ async fn open_refusals(
     refusals
 }
 
-/// Keeps other processes out, and clears away what one that was killed left half written.
+/// Keeps other processes out, and removes the half-written files of a killed process.
 fn take_over(store: &Store) -> Result<Arc<FolderLock>> {
     let lock = Arc::new(lock(store)?);
     store.clean_staging()?;
@@ -281,7 +287,7 @@ fn micros(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
 
-/// Which parts of records came lately.
+/// Returns an empty window for parts of records that arrived recently.
 fn recent_parts(keys: &KeyHasher, config: &Config) -> DedupWindow {
     DedupWindow::new(
         keys.clone(),
@@ -290,8 +296,8 @@ fn recent_parts(keys: &KeyHasher, config: &Config) -> DedupWindow {
     )
 }
 
-/// Refuses settings that are wrong; answers them with every share of memory filled in, and what is
-/// done to every record.
+/// Refuses wrong settings. Returns the settings with every share of memory filled in, and the
+/// policy that is applied to every record.
 fn check(config: &Config) -> Result<(Config, Arc<Policy>)> {
     config.validate()?;
     let config = config.settled(&Found::here())?;
@@ -299,20 +305,19 @@ fn check(config: &Config) -> Result<(Config, Arc<Policy>)> {
     Ok((config, policy))
 }
 
-/// Both tables and what queries see of them.
+/// Opens both tables with their views.
 async fn open_tables(store: &Store, config: &Config) -> Result<(TableState, TableState)> {
     let logs = TableState::open(store, Rows::Logs, config).await?;
     Ok((logs, TableState::open(store, Rows::Feedback, config).await?))
 }
 
-/// The store that was handed in, or the one that the configuration names, once it answers; the
-/// folder of the log; and the lock.
+/// Opens the store, or takes the one that was passed in, and checks that it answers. Returns it
+/// with the folder of the log and the lock.
 async fn open_store(
-    given: Option<Store>,
-    log_folder: Option<PathBuf>,
+    parts: &mut Dependencies,
     config: &Config,
 ) -> Result<(Store, PathBuf, Arc<FolderLock>)> {
-    let store = match given {
+    let store = match parts.store.take() {
         Some(store) => store,
         None => {
             let store = Store::open(config, true)?;
@@ -320,30 +325,26 @@ async fn open_store(
             store
         }
     };
-    let folder = log_folder.or_else(|| store.wal_folder());
+    let folder = parts.log_folder.take().or_else(|| store.wal_folder());
     let folder =
         folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
     let lock = take_over(&store)?;
     Ok((store, folder, lock))
 }
 
-/// The wall clock and the monotonic one.
-type Clocks = (fn() -> DateTime<Utc>, fn() -> Duration);
-
-/// The catalog, once the store and the log are seen to belong together, with what the configuration
-/// says of plans and of organisations without one.
+/// Opens the catalog after a check that store and log belong together, and writes the configured
+/// terms into it ([`set_terms`]).
 async fn open_catalog(
     store: &Store,
     log: (&Folders, &Path),
     config: &Config,
-    random: [u8; 32],
-    (now, elapsed): Clocks,
-    sets_terms: bool,
+    parts: &Dependencies,
 ) -> Result<Catalog> {
-    let catalog = Catalog::open_with(store, reader::unknown_days(config), now, elapsed).await?;
+    let days = reader::unknown_days(config);
+    let catalog = Catalog::open_with(store, days, parts.now, parts.elapsed).await?;
     catalog.settle().await?;
-    identity::settle(store, log, &catalog, random).await?;
-    set_terms(&catalog, config, sets_terms, now).await?;
+    identity::settle(store, log, &catalog, (parts.random)()).await?;
+    set_terms(&catalog, config, parts.sets_terms, parts.now).await?;
     Ok(catalog)
 }
 
@@ -390,10 +391,10 @@ fn start_tasks(
             handle(),
             handle().keep_catalog_fresh(),
         )),
-        compute.spawn(flush_loop::watched("upkeep", handle(), handle().keep_up())),
+        compute.spawn(flush_loop::watched("maintenance", handle(), handle().maintain_when_due())),
         compute.spawn(flush_loop::watched("claiming", handle(), handle().keep_claim())),
         compute.spawn(flush_loop::watched("exporting", handle(), handle().run_exports())),
-        // Records do not wait for it, so the engine works on without it.
+        // Appends do not depend on this task, so the engine continues without it.
         compute.spawn(handle().keep_refusals()),
     ]
 }
@@ -414,7 +415,7 @@ fn start_writer(
     Ok(std::thread::Builder::new().name("gatelog-wal".to_owned()).spawn(run)?)
 }
 
-/// Writes down why the log failed, for everybody who appends after.
+/// Returns a callback that records why the log failed, for every later append.
 fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
     OnFailure(Box::new(move |error| super::fail(&failure, error)))
 }
@@ -422,8 +423,8 @@ fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
 /// Remembers the ids of files that were written within the window, newest first, up to the number
 /// allowed.
 ///
-/// Compaction writes files anew, so this may remember ids for longer than asked: a second send is
-/// then dropped later than it must be, never kept twice.
+/// Compaction rewrites files, so ids may be remembered for longer than configured: a repeated
+/// record is then dropped later than necessary, and never stored twice.
 async fn remember_files(
     table: &Table,
     queries: &Queries,
@@ -458,7 +459,8 @@ async fn remember_files(
     Ok(recent)
 }
 
-/// Writes into the catalog what the configuration says of plans and of organisations without one.
+/// Writes the configured plans, and the retention of organisations without a plan, into the
+/// catalog.
 async fn set_terms(
     catalog: &Catalog,
     config: &Config,
@@ -471,7 +473,7 @@ async fn set_terms(
             return false;
         }
         let plans = sets_terms && document.set_plans(&config.plans, now());
-        // Keeping for ever is what everybody takes for granted where nothing is written.
+        // Without an entry, records are kept for ever, so that default needs no entry.
         let unknown =
             (days != 0 || document.unknown.is_some()) && document.set_unknown_days(days, now());
         plans || unknown
@@ -482,8 +484,8 @@ async fn set_terms(
     Ok(())
 }
 
-/// What this log had come to at its last commit, and a meter that goes on from there and from what
-/// was replayed.
+/// Returns the counts of this log at its last commit, and a meter that continues from there and
+/// from the replayed rows.
 async fn open_counts(
     store: &Store,
     table: &Table,
@@ -499,14 +501,14 @@ async fn open_counts(
         Some(older) => {
             let sequence = older.sequence;
             tracing::warn!(
-                "counts end at sequence {sequence} of the log, the table at {covered}: quotas may count too few"
+                "counts end at sequence {sequence} of the log, the table at {covered}: quotas may count too few records"
             );
             Snapshot { sequence: covered, counts: Arc::clone(&older.counts) }
         }
         None => {
             if covered > 0 {
                 tracing::warn!(
-                    "no counts of this log were found: quotas of this month begin at what is in memory"
+                    "no counts of this log were found: quotas of this month count only the rows in memory"
                 );
             }
             Snapshot { sequence: covered, counts: Arc::default() }

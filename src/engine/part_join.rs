@@ -1,13 +1,13 @@
-//! What the writer does with halves of records: it makes each durable as it comes, shows it, and
-//! stores the record when both are there, or when one has waited long enough.
+//! Handles parts of records in the writer: makes each part durable when it arrives, shows it to
+//! queries, and stores the record when all parts are there or the wait is over.
 //!
-//! A half that waits is in memory and in the log. Before the log is trimmed it is written there
-//! again ([`Writer::carry_waiting`]), so a restart finds it whatever was flushed meanwhile. A
-//! record counts, for its quota and as known id, when it is stored. A half whose record was stored
-//! without it is late: it waits, as durable, until [`super::amend`] has added it to the record.
+//! A waiting part is in memory and in the log. Before the log is trimmed, the part is written to it
+//! again ([`Writer::carry_waiting`]), so a restart finds it after any flush. A record counts
+//! towards its quota, and its id is known, when it is stored. A part whose record was stored
+//! without it is late: it waits in the log until [`super::late_parts`] has added it to the record.
 //!
-//! All this costs what a part is long. What parts make together is joined elsewhere: for answers by
-//! who asks, and before a record is stored by the task that has it stored.
+//! The cost of this code is proportional to the size of a part. Parts are merged elsewhere: by the
+//! readers of a query, and by the flush task before a record is stored.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -22,36 +22,35 @@ use super::{Receipt, day_of, replay};
 use crate::dedupe::SeenState;
 use crate::error::{Error, Result};
 use crate::limits::{DAYS, MemoryReservation};
-use crate::parts::{Admission, Joined, RecordPart, SoFar, says_something};
+use crate::parts::{Admission, Joined, RecordPart, SoFar, has_content};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
 use crate::wal::{Kind, Payload};
 
-/// Halves that are carried on go to the log in frames of about this many bytes.
+/// Waiting parts are written to the log again in frames of about this many bytes.
 const CARRIED_BYTES: usize = 4 << 20;
 
-/// So many halves that waited long enough are stored in one go; the next follow half a second
-/// later.
+/// Expired parts that are stored in one run. The next ones follow half a second later.
 const SETTLED_AT_ONCE: usize = 4_096;
 
-/// What was said in a call that is not to be tracked leaves the log within this, µs, where it came
-/// before anybody said so.
+/// Content of a call that is not to be tracked leaves the log within this time, µs, if it arrived
+/// before the part that says so.
 const UNTRACKED_MICROS: i64 = 5_000_000;
 
-/// What becomes of a half.
+/// Decision about an arriving part.
 enum Disposition {
-    /// It waits for the other.
+    /// The part waits for the others.
     Pending,
-    /// It is added to its record, which is stored.
+    /// The record is stored already, and the part is added to it.
     Late,
-    /// It came already.
-    SeenState,
+    /// The part arrived before.
+    Duplicate,
 }
 
-/// Halves of one request as the writer takes them.
+/// Sorted parts of one request.
 struct Sorted {
     part_kind: RecordPart,
-    /// Those that wait, and those that are late.
+    /// Parts that wait, and parts that are late.
     waits: Vec<Part>,
     late: Vec<Part>,
     payloads: Vec<Payload>,
@@ -60,8 +59,8 @@ struct Sorted {
 }
 
 impl Writer {
-    /// Writes the first halves and what waits behind them as one group; answers the command that
-    /// ended the gathering.
+    /// Writes the first parts and the queued ones as one group. Returns the command that ended the
+    /// group.
     pub(super) fn parts_group(
         &mut self,
         first: Parts,
@@ -71,7 +70,7 @@ impl Writer {
             Command::Parts(record_parts) => Ok(*record_parts),
             other => Err(other),
         };
-        // Each part may make a record of another day.
+        // Each part may create a record of another day.
         let weight = |record_parts: &Parts| {
             record_parts
                 .payload
@@ -89,15 +88,16 @@ impl Writer {
         for Parts { part_kind, parts, payload, permit, reply } in group {
             match self.sort_out(part_kind, parts, payload, permit) {
                 Ok(record_parts) => sorted.push((record_parts, reply)),
-                // A caller that stopped waiting does not hear it.
+                // The caller may have stopped waiting.
                 Err(error) => drop(reply.send(Err(error))),
             }
         }
         let payloads: Vec<&Payload> =
             sorted.iter().flat_map(|(record_parts, _)| &record_parts.payloads).collect();
-        let mut written = match payloads.is_empty() {
-            true => self.wal.ready(),
-            false => self.wal.append(&payloads).map(|_| ()),
+        let mut written = if payloads.is_empty() {
+            self.wal.ready()
+        } else {
+            self.wal.append(&payloads).map(|_| ())
         };
         if let Err(error) = &written
             && self.wal.has_failed()
@@ -108,16 +108,16 @@ impl Writer {
             let all = (record_parts.waits.len() + record_parts.late.len()) as u64;
             let taken = match &written {
                 Ok(()) => {
-                    self.show_halves(record_parts).inspect_err(|error| (self.on_failure.0)(error))
+                    self.show_parts(record_parts).inspect_err(|error| (self.on_failure.0)(error))
                 }
                 Err(error) => Err(Error::new(error.kind(), error.chain())),
             };
             match taken {
                 Ok(receipt) => {
                     self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
-                    // Before the answer: an erasure that comes next asks whether parts wait.
+                    // Before the reply: an erasure that follows reads whether parts wait.
                     self.measure();
-                    // A caller that stopped waiting has its halves kept all the same.
+                    // Parts are kept even if the caller stopped waiting.
                     let _ = reply.send(Ok(receipt));
                 }
                 Err(error) => {
@@ -129,8 +129,8 @@ impl Writer {
         }
     }
 
-    /// What is taken of a request, and its bytes for the log. What is known must not stand there
-    /// again, nor may what was said in a call of which another part says that nothing may be kept.
+    /// Sorts the parts of a request, and encodes them for the log. The log must not hold known
+    /// parts again, nor content of a call for which another part says that nothing may be kept.
     fn sort_out(
         &self,
         part_kind: RecordPart,
@@ -139,17 +139,19 @@ impl Writer {
         permit: MemoryReservation,
     ) -> Result<Sorted> {
         let all = parts.len();
-        let (mut waits, mut late, mut receipt) =
-            (Vec::with_capacity(all), Vec::new(), Receipt::default());
-        let (mut is_changed, mut late_bytes, mut late_of) =
-            (false, 0, HashMap::<u128, usize>::new());
+        let mut waits = Vec::with_capacity(all);
+        let mut late = Vec::new();
+        let mut receipt = Receipt::default();
+        let mut is_changed = false;
+        let mut late_bytes = 0;
+        let mut late_of = HashMap::<u128, usize>::new();
         for mut part in parts {
-            let fate = self.fate(part_kind, &part);
+            let disposition = self.disposition(part_kind, &part);
             if part.record.do_not_track != Some(true) && self.is_untracked(&part) {
                 self.strip(&mut part.record);
                 is_changed = true;
             }
-            match fate {
+            match disposition {
                 Disposition::Pending => waits.push(part),
                 Disposition::Late => {
                     let here = late_of.entry(part.key).or_default();
@@ -166,56 +168,55 @@ impl Writer {
                     *here += 1;
                     late.push(part);
                 }
-                Disposition::SeenState => receipt.duplicate += 1,
+                Disposition::Duplicate => receipt.duplicate += 1,
             }
         }
-        let payloads = match waits.len() == all && !is_changed {
-            true => vec![payload],
-            false => {
-                let kinds = [(Kind::RecordPart(part_kind), &waits), (Kind::Late(part_kind), &late)];
-                let taken = kinds.into_iter().filter(|(_, parts)| !parts.is_empty());
-                let encoded =
-                    taken.map(|(kind, parts)| encode(kind, parts.iter().map(|part| &part.record)));
-                encoded.collect::<Result<_>>()?
-            }
+        let payloads = if waits.len() == all && !is_changed {
+            vec![payload]
+        } else {
+            let kinds = [(Kind::RecordPart(part_kind), &waits), (Kind::Late(part_kind), &late)];
+            let taken = kinds.into_iter().filter(|(_, parts)| !parts.is_empty());
+            let encoded =
+                taken.map(|(kind, parts)| encode(kind, parts.iter().map(|part| &part.record)));
+            encoded.collect::<Result<_>>()?
         };
         Ok(Sorted { part_kind, waits, late, payloads, permit, receipt })
     }
 
-    fn fate(&self, part_kind: RecordPart, Part { key, print, .. }: &Part) -> Disposition {
+    fn disposition(&self, part_kind: RecordPart, Part { key, print, .. }: &Part) -> Disposition {
         if self.recent_parts.contains(*print) {
-            return Disposition::SeenState;
+            return Disposition::Duplicate;
         }
         match (self.recent.known(*key), self.waiting.fit(*key, part_kind, *print)) {
-            (Some(SeenState { is_open: false, .. }), _) | (None, Admission::SeenState) => {
-                Disposition::SeenState
+            (Some(SeenState { is_open: false, .. }), _) | (None, Admission::Duplicate) => {
+                Disposition::Duplicate
             }
             (Some(_), _) => Disposition::Late,
             (None, Admission::New) => Disposition::Pending,
         }
     }
 
-    /// Whether a part that is here says that nothing may be kept of what was said in the call.
+    /// Returns true if another part of the record says that no content of the call may be kept.
     fn is_untracked(&self, Part { key, .. }: &Part) -> bool {
         self.waiting.get(*key).is_some_and(|others| others.is_untracked())
             || self.late.is_untracked(*key)
             || self.recent.known(*key).is_some_and(|known| known.is_untracked)
     }
 
-    /// Shows halves that are in the log, and stores the records that are whole now; answers what
-    /// became of the request.
-    fn show_halves(&mut self, sorted: Sorted) -> Result<Receipt> {
+    /// Shows parts that are in the log, and stores the records that are complete now. Returns the
+    /// receipt of the request.
+    fn show_parts(&mut self, sorted: Sorted) -> Result<Receipt> {
         let Sorted { part_kind, waits, late, mut permit, mut receipt, .. } = sorted;
         let now_micros = (self.now)().timestamp_micros();
         let mut left = waits.len() + late.len();
         for part in waits.into_iter().chain(late) {
-            // Each takes its share of the request's room along.
+            // Each part takes its share of the request's memory reservation.
             let room = permit.split(permit.units() / left as u64);
             left -= 1;
-            // Another of the same group may have brought it.
-            let fate = self.fate(part_kind, &part);
+            // Another request of the same group may have brought the same part.
+            let disposition = self.disposition(part_kind, &part);
             let Part { key, print, record } = part;
-            match fate {
+            match disposition {
                 Disposition::Pending => {}
                 Disposition::Late => {
                     self.recent_parts.remember(print, SeenState::default(), now_micros);
@@ -223,17 +224,17 @@ impl Writer {
                     receipt.accepted += 1;
                     continue;
                 }
-                Disposition::SeenState => {
+                Disposition::Duplicate => {
                     receipt.duplicate += 1;
                     continue;
                 }
             }
             receipt.accepted += 1;
-            // Of one group either may have come first.
+            // Within a group, either part may have come first.
             let must_go = |others: &SoFar| {
                 let is_untracked = record.do_not_track == Some(true);
-                (is_untracked && others.says_something())
-                    || (others.is_untracked() && says_something(&record))
+                (is_untracked && others.has_content())
+                    || (others.is_untracked() && has_content(&record))
             };
             if self.waiting.get(key).is_some_and(|others| must_go(others)) {
                 self.clear_log_within(UNTRACKED_MICROS);
@@ -245,11 +246,11 @@ impl Writer {
             {
                 self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
-                self.logs.show_half(key, Arc::clone(so_far));
-                self.waiting.came(key, now_micros);
+                self.logs.show_partial(key, Arc::clone(so_far));
+                self.waiting.note_arrival(key, now_micros);
             }
         }
-        // Late ones take of the same share of memory, so that whole records always have theirs.
+        // Late parts use the same share of memory, so that complete records always have theirs.
         while let Some(alone) =
             self.waiting.next_alone(i64::MIN, self.join_bytes.saturating_sub(self.late.bytes()))
         {
@@ -258,7 +259,7 @@ impl Writer {
         Ok(receipt)
     }
 
-    /// Remembers an id that another node stored. A part of that record which waits here is late.
+    /// Remembers an id that another node stored. A waiting part of that record becomes late.
     pub(super) fn remember(&mut self, key: u128, known: SeenState) {
         let now_micros = (self.now)().timestamp_micros();
         if self.recent.insert(key, known, now_micros)
@@ -269,7 +270,7 @@ impl Writer {
         }
     }
 
-    /// Takes over what a replay found: now it is known what the quotas leave.
+    /// Takes over the parts of a replay, once the remaining quotas are known.
     pub(super) fn take_replayed(&mut self, found: replay::Parts, now_micros: i64) -> Result<()> {
         self.waiting = found.waiting;
         found.late.into_iter().for_each(|(key, part_kind, record, room)| {
@@ -281,7 +282,7 @@ impl Writer {
         self.store(found.whole.into_values().collect(), now_micros)
     }
 
-    /// Keeps a part, which the log holds, for its record.
+    /// Keeps a late part, which is in the log, for its record.
     fn take_late(
         &mut self,
         key: u128,
@@ -289,7 +290,7 @@ impl Writer {
         mut record: Record,
         room: Option<MemoryReservation>,
     ) {
-        // Of one group either may have come first.
+        // Within a group, either part may have come first.
         let is_untracked = record.do_not_track == Some(true) || self.late.is_untracked(key);
         if is_untracked {
             self.strip(&mut record);
@@ -303,16 +304,17 @@ impl Writer {
         self.late.add(key, part_kind, record, room);
     }
 
-    /// Puts records in the place of what was shown of them.
+    /// Stores records in the place of their partial versions.
     fn store(&mut self, whole: Vec<Joined<Held>>, now_micros: i64) -> Result<()> {
         if whole.is_empty() {
             return Ok(());
         }
-        let (mut builder, mut held) = (BatchBuilder::new(), Vec::with_capacity(whole.len()));
-        let (mut keys, mut known) =
-            (Vec::with_capacity(whole.len()), Vec::with_capacity(whole.len()));
+        let mut builder = BatchBuilder::new();
+        let mut held = Vec::with_capacity(whole.len());
+        let mut keys = Vec::with_capacity(whole.len());
+        let mut known = Vec::with_capacity(whole.len());
         for Joined { key, mut record, is_complete, room } in whole {
-            // The half with the content may not have known.
+            // The part with the content may lack the flag.
             self.policy.untrack(&mut record);
             builder.append(&record);
             keys.push(key);
@@ -324,7 +326,7 @@ impl Writer {
         }
         let batch = builder.finish();
         let Decided { kept, receipt, .. } = self.decide(&batch, &keys, &known, now_micros)?;
-        // Parts of a record that came too much may come again.
+        // Parts of a record over its quota may be sent again.
         for print in held.iter().zip(&kept).filter(|(_, kept)| **kept).flat_map(|(held, _)| held) {
             print.print.into_iter().for_each(|print| {
                 self.recent_parts.remember(print, SeenState::default(), now_micros)
@@ -332,8 +334,7 @@ impl Writer {
         }
         self.counters.count(&receipt);
         if receipt.over_quota > 0 {
-            // Its halves are in the log, and whoever reads that beside this process knows of no
-            // quota.
+            // The parts are in the log, and a reader beside this process does not apply quotas.
             self.clear_log_within(self.flush_micros);
         }
         let batch = kept_rows(batch, &kept)?;
@@ -343,8 +344,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores alone halves that have waited long enough, as many as take little time, and forgets
-    /// those that were erased.
+    /// Stores parts whose wait is over as records, a bounded number at a time, and drops parts that
+    /// were erased.
     pub(super) fn settle_waiting(&mut self) {
         let now_micros = (self.now)().timestamp_micros();
         let mut due = Vec::new();
@@ -364,11 +365,12 @@ impl Writer {
         if rules.erasures().is_empty() {
             return;
         }
-        // What is dated ahead goes too if it had come by then.
+        // A record with a future date is erased too if it had arrived by then.
         let is_erased = |key: u128, so_far: &SoFar| {
             let figures = so_far.figures();
             let row = Row::from_record(&figures);
-            rules.erases(Row { created_at: row.created_at.min(self.waiting.came_at(key)), ..row })
+            rules
+                .erases(Row { created_at: row.created_at.min(self.waiting.arrived_at(key)), ..row })
         };
         let erased: Vec<u128> = self
             .waiting
@@ -377,19 +379,19 @@ impl Writer {
             .map(|(key, _)| key)
             .collect();
         if !erased.is_empty() {
-            // The log holds them, and no row may be there that would be flushed.
+            // The log holds the parts, and may hold no row that would cause a flush.
             self.clear_log_within(0);
         }
         for key in erased {
             self.waiting.forget(key);
-            // Its other half must not come to be stored alone.
+            // The other part must not be stored alone when it arrives.
             self.recent.insert(key, SeenState::default(), now_micros);
             self.logs.replace_parts(&[key], None, now_micros, None);
         }
     }
 
-    /// Stores alone the waiting parts that are dated ahead: an erasure knows of such a record by
-    /// its file that it had arrived.
+    /// Stores waiting parts with a future date as records: an erasure recognises such a record as
+    /// arrived by the time of its file.
     pub(super) fn store_ahead(&mut self) {
         let now_micros = (self.now)().timestamp_micros();
         let is_ahead = |so_far: &SoFar| {
@@ -408,33 +410,33 @@ impl Writer {
         }
     }
 
-    /// Stores all waiting parts alone. A part that comes after is a late one.
+    /// Stores all waiting parts as records. A part that arrives afterwards is late.
     pub(super) fn store_all_waiting(&mut self) -> Result<()> {
         let now_micros = (self.now)().timestamp_micros();
         let alone = std::iter::from_fn(|| self.waiting.next_alone(i64::MAX, 0)).collect();
         self.store(alone, now_micros).inspect_err(|error| (self.on_failure.0)(error))
     }
 
-    /// Writes the halves that wait, and the late ones, to the log again, all of them by one write.
+    /// Writes the waiting parts and the late parts to the log again, in one write.
     pub(super) fn carry_waiting(&mut self) -> Result<()> {
         let mut payloads = Vec::new();
         for part_kind in RecordPart::ALL {
-            // Each piece by itself, so that one which comes after a restart finds its place among
-            // them.
-            let waiting = self.waiting.parts().filter(|(of, ..)| *of == part_kind);
+            // Each fragment separately, so that a later one finds its place among them after a
+            // restart.
+            let waiting = self.waiting.parts().filter(|(kind, ..)| *kind == part_kind);
             let waiting = waiting.map(|(_, is_untracked, part)| self.carried(part, is_untracked));
             payloads.extend(in_frames(Kind::RecordPart(part_kind), waiting)?);
             let late = self.late.iter().filter(|part| part.part_kind == part_kind);
             let late = late.map(|part| Cow::Borrowed(&*part.record));
             payloads.extend(in_frames(Kind::Late(part_kind), late)?);
         }
-        match payloads.is_empty() {
-            true => Ok(()),
-            false => self.wal.append(&payloads.iter().collect::<Vec<_>>()).map(|_| ()),
+        if payloads.is_empty() {
+            return Ok(());
         }
+        self.wal.append(&payloads.iter().collect::<Vec<_>>()).map(|_| ())
     }
 
-    /// Takes out of a part what was said, since another part of the record says that nothing of the
+    /// Removes the content from a part, because another part of the record says that nothing of the
     /// call may be kept.
     fn strip(&self, part: &mut Record) {
         if part.do_not_track != Some(true) {
@@ -443,7 +445,7 @@ impl Writer {
         }
     }
 
-    /// A part as the log may hold it.
+    /// Returns a part in the form in which the log may hold it.
     fn carried<'r>(&self, part: &'r Record, is_untracked: bool) -> Cow<'r, Record> {
         if !is_untracked {
             return Cow::Borrowed(part);
@@ -454,7 +456,7 @@ impl Writer {
     }
 }
 
-/// The room of several parts as one.
+/// Merges the memory reservations of several parts.
 fn merged(held: impl IntoIterator<Item = Held>) -> Option<MemoryReservation> {
     held.into_iter().filter_map(|held| held.room).reduce(|mut all, more| {
         all.merge(more);
@@ -468,12 +470,13 @@ fn encode<'a>(kind: Kind, records: impl IntoIterator<Item = &'a Record>) -> Resu
     Payload::encode_as(kind, &builder.finish())
 }
 
-/// Records in payloads of a bounded size.
+/// Encodes records in payloads of a bounded size.
 fn in_frames<'a>(
     kind: Kind,
     records: impl Iterator<Item = Cow<'a, Record>>,
 ) -> Result<Vec<Payload>> {
-    let (mut payloads, mut builder) = (Vec::new(), BatchBuilder::new());
+    let mut payloads = Vec::new();
+    let mut builder = BatchBuilder::new();
     for record in records {
         builder.append(&record);
         if builder.text_bytes() >= CARRIED_BYTES {

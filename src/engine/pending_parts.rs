@@ -1,4 +1,4 @@
-//! Parts of records on their way: what they are known by, and how long they wait.
+//! Parts of records on their way to the writer: their fingerprints and their deadlines.
 
 use tokio::sync::oneshot;
 
@@ -7,66 +7,70 @@ use crate::dedupe::KeyHasher;
 use crate::error::Result;
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::limits::MemoryReservation;
-use crate::parts::{RecordPart, says_outcome};
+use crate::parts::{RecordPart, has_outcome};
 use crate::record::Record;
 use crate::wal::Payload;
 
-/// Pieces wait so long for more of them once one says how the call went, µs: longer than exporters
-/// wait between two batches. Before that the call may still run, and they wait as halves do.
-const PIECES_MICROS: i64 = 20_000_000;
+/// Maximum wait of fragments for more of them once one has the outcome of the call, µs: longer than
+/// exporters wait between two batches. Before that the call may still run, and fragments wait as
+/// long as other parts.
+const FRAGMENTS_MICROS: i64 = 20_000_000;
 
-/// Until when a half waits that came now, µs.
+/// Returns the end of the wait of a part that arrives now, µs.
 pub(super) fn waits_until(
     part_kind: RecordPart,
     record: &Record,
     now_micros: i64,
     join_micros: i64,
 ) -> i64 {
-    let is_last = part_kind == RecordPart::Fragment && says_outcome(record);
-    now_micros.saturating_add(if is_last { join_micros.min(PIECES_MICROS) } else { join_micros })
+    let is_last = part_kind == RecordPart::Fragment && has_outcome(record);
+    now_micros.saturating_add(if is_last { join_micros.min(FRAGMENTS_MICROS) } else { join_micros })
 }
 
-/// Identifies a part, however late it comes again: by all that it says. The time counts for pieces
-/// alone, because a conversation may say the same twice, and only where `is_timed` says that it is
-/// their own, since that of arrival is another when they come again.
+/// Computes the fingerprint of a part from its whole content, so that a copy is recognised at any
+/// time. The time is part of it only for fragments, because a conversation may repeat the same
+/// text, and only if `is_timed` says that it is the sender's: the time of arrival differs for a
+/// copy.
 pub(super) fn fingerprint_of(
     keys: &KeyHasher,
     part_kind: RecordPart,
     record: &mut Record,
     is_timed: bool,
 ) -> u128 {
-    let (at, days) = (record.created_at.take(), std::mem::take(&mut record.retention_days));
-    let said_at = at.filter(|_| part_kind == RecordPart::Fragment && is_timed);
+    let at = record.created_at.take();
+    let days = std::mem::take(&mut record.retention_days);
+    let stated_at = at.filter(|_| part_kind == RecordPart::Fragment && is_timed);
     let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-    let print = keys.key_of_all(organisation, &(part_kind, said_at, &*record));
-    (record.created_at, record.retention_days) = (at, days);
+    let print = keys.key_of_all(organisation, &(part_kind, stated_at, &*record));
+    record.created_at = at;
+    record.retention_days = days;
     print
 }
 
-/// A half on its way.
+/// A part on its way to the writer.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// What its record is known by.
+    /// Key of its record.
     pub(super) key: u128,
-    /// What it is known by itself, so that it is not taken twice however late it comes again.
+    /// Fingerprint of the part, so that it is not stored twice at any later time.
     pub(super) print: u128,
     pub(super) record: Record,
 }
 
-/// What a part that waits takes with it: its room, and what it is known by when its record is
-/// stored.
+/// Data that a waiting part carries: its memory reservation, and its fingerprint, which is
+/// remembered when its record is stored.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) room: Option<MemoryReservation>,
     pub(super) print: Option<u128>,
 }
 
-/// Halves of one request, all of one kind.
+/// Parts of one request, all of one kind.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) part_kind: RecordPart,
     pub(super) parts: Vec<Part>,
-    /// All of them, for the log.
+    /// All parts, encoded for the log.
     pub(super) payload: Payload,
     pub(super) permit: MemoryReservation,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,

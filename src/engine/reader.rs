@@ -1,9 +1,9 @@
-//! Reading: SQL, reports and exports over an open engine, or beside one without touching anything.
+//! Reads records: SQL, reports and exports over an open engine, or read-only beside a running one.
 //!
-//! Beside a running engine ([`Reader::open`]) the order of reading is what makes the Views whole:
-//! first the log, then the tables, then of each table's rows every frame that its transaction
-//! covers is dropped. A flush that commits in between moves rows from the first to the second, and
-//! they are counted once; the other order could miss them.
+//! Beside a running engine ([`Reader::open`]) the order of reading makes the views complete: first
+//! the log, then the tables. Then the rows of every frame that a table's transaction covers are
+//! dropped. A flush that commits in between moves rows from the log to the table, and they are
+//! counted once. The reverse order could miss them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -45,13 +45,13 @@ use crate::usage::{self, Counts, Usage};
 use crate::view::ViewCell;
 use crate::wal::{self, FlushedSeq, Kind, Noted};
 
-/// How often log and tables are read before it is given up, each time because a flush came between.
+/// Attempts to read log and tables without a flush in between.
 const MAX_LOOKS: usize = 10;
-/// A statement of ours is run at most this often because records were erased while it ran.
+/// Runs of an internal statement that are repeated because records were erased meanwhile.
 const MAX_RUNS: usize = 3;
-/// The state that holds of each feedback.
+/// The current state of each feedback.
 const FEEDBACK_VIEW: &str = include_str!("../../sql/views/feedback.sql");
-/// The configuration of a reader that stands alone: it spills where it disturbs nobody.
+/// Returns the configuration of a reader without an engine. It spills into the temporary folder.
 fn beside(config: &Config) -> Result<Config> {
     let mut config = config.settled(&Found::here())?;
     if config.spill_folder.is_empty() {
@@ -60,7 +60,7 @@ fn beside(config: &Config) -> Result<Config> {
     Ok(config)
 }
 
-/// Answers questions about the records. Cheap to clone.
+/// Answers queries about the records. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) queries: Arc<Queries>,
@@ -71,9 +71,9 @@ pub struct Reader {
     usage: Usage,
     access: Access,
     now: fn() -> DateTime<Utc>,
-    /// The log's folder, for a reader that stands alone.
+    /// The folder of the log, for a reader without an engine.
     wal: Option<(Arc<dyn Disk>, PathBuf)>,
-    /// Threads of a reader that stands alone; an engine's reader uses the engine's.
+    /// Threads of a reader without an engine; otherwise the engine's are used.
     _own: Option<Arc<Threads>>,
 }
 
@@ -94,22 +94,20 @@ impl Reader {
     }
 
     /// Opens the data folder of a configuration read-only, also beside a running server. It sees
-    /// every record that was acked before, as of this moment; open again to see more.
-    /// [`crate::error::ErrorKind::NotFound`] if there is no such folder, or if it never was a
-    /// store.
+    /// every record that was acknowledged before, as of this moment; open it again to see newer
+    /// ones. Returns [`crate::error::ErrorKind::NotFound`] if the folder does not exist, or is not
+    /// a store.
     pub async fn open(config: &Config) -> Result<Self> {
         let config = &beside(config)?;
         let store = Store::open(config, false)?;
-        // Before the tables: what it says of files holds of newer ones too.
+        // Before the tables: its rules about files also apply to newer files.
         let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
         identity::check(&store, &catalog).await?;
         claim::refuse_left_behind(&store).await?;
         let Beside { logs: table, feedback: second, rows } = read_beside(&store).await?;
         let files = |table: &Option<Table>| table.as_ref().map(Table::index).unwrap_or_default();
-        let (logs, feedback) = (
-            ViewCell::new(Rows::Logs, files(&table)),
-            ViewCell::new(Rows::Feedback, files(&second)),
-        );
+        let logs = ViewCell::new(Rows::Logs, files(&table));
+        let feedback = ViewCell::new(Rows::Feedback, files(&second));
         let mut memory = Vec::new();
         for (kind, batch) in rows {
             match kind {
@@ -138,8 +136,8 @@ impl Reader {
         })
     }
 
-    /// What a statement of the reader that starts now reads, and what of it may be seen; refused
-    /// where that is not known, or where the key may not read any more.
+    /// Returns the data that a statement reads now, and the restrictions on it. Returns an error if
+    /// they are not known, or if the key may not read any more.
     async fn query_context(&self) -> Result<QueryContext> {
         self.gate.refuse_if_stale().await?;
         self.gate.check(&self.access)?;
@@ -150,22 +148,23 @@ impl Reader {
         Ok(query_context)
     }
 
-    /// The same for statements of ours, whose rows are not the answer yet: with fields that are
-    /// denied to the reader, which are taken out of the answer.
+    /// Returns the same for internal statements, whose rows are not the response: they include
+    /// denied fields, which are removed from the response later.
     async fn whole_query_context(&self) -> Result<QueryContext> {
         self.gate.refuse_if_stale().await?;
         self.gate.check(&self.access)?;
         Ok(self.query_context_now())
     }
 
-    /// The fields that the reader may not read.
+    /// Returns the fields that the reader may not read.
     fn denied(&self) -> Denied {
         let Access { organisation, workspace, .. } = &self.access;
         self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref())
     }
 
     fn query_context_now(&self) -> QueryContext {
-        let (view, feedback) = (self.logs.view(), self.feedback.view());
+        let view = self.logs.view();
+        let feedback = self.feedback.view();
         let state = self.catalog.state();
         let read_scope = self.read_scope(&state, Denied::default());
         let files =
@@ -179,7 +178,7 @@ impl Reader {
         }
     }
 
-    /// What the reader sees of the records.
+    /// Returns the read scope of the key.
     fn read_scope(&self, state: &State, denied: Denied) -> ReadScope {
         ReadScope {
             organisation: self.access.organisation.clone(),
@@ -191,7 +190,7 @@ impl Reader {
         }
     }
 
-    /// The same answer, which breaks off where the key may no longer read.
+    /// Wraps an answer so that it ends with an error when the key loses the right to read.
     fn watched(&self, began: Began, answer: Answer) -> Answer {
         Answer { batches: self.gate.watch(began, answer.batches), ..answer }
     }
@@ -200,8 +199,9 @@ impl Reader {
         self.gate.begin(&self.access)
     }
 
-    /// Runs a statement of ours whose rows are the answer, and asks for the rights again when it
-    /// has them. What was erased meanwhile may be in them, so it is then run once more.
+    /// Runs an internal statement whose rows are the response, and checks the rights again
+    /// afterwards. If records were erased meanwhile, the rows may include them, so the statement
+    /// runs again.
     async fn still<T, F: Future<Output = Result<T>>>(
         &self,
         run: impl Fn(QueryContext) -> F,
@@ -219,7 +219,8 @@ impl Reader {
         self.gate.check_still(&began).map(|()| found)
     }
 
-    /// The rules of any later moment: what is erased while an export runs is not in the rest of it.
+    /// Returns a source of the latest rules: records that are erased while an export runs are not
+    /// in the rest of it.
     fn erased_since(&self) -> export::LatestRules {
         let catalog = self.catalog.clone();
         Arc::new(move || catalog.rules())
@@ -236,8 +237,8 @@ impl Reader {
     pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
         let report = reports::find(name)?;
         let params = reports::bind(report, params)?;
-        let (began, limits) =
-            (self.begin(), Limits { reads: Reads::Report, ..self.queries.limits() });
+        let began = self.begin();
+        let limits = Limits { reads: Reads::Report, ..self.queries.limits() };
         let answer =
             self.queries.run(self.query_context().await?, report.sql, params, limits).await;
         Ok(self.watched(
@@ -246,9 +247,9 @@ impl Reader {
         ))
     }
 
-    /// Answers a question of Portkey's analytics, in Portkey's shape. Figures that are computed
-    /// from withheld columns are null, and `withheld` names the columns;
-    /// [`crate::error::ErrorKind::Denied`] where the question asks for nothing else.
+    /// Answers a query of Portkey's analytics, in Portkey's format. Figures that are computed from
+    /// withheld columns are null, and `withheld` names the columns. Returns
+    /// [`crate::error::ErrorKind::Denied`] if the query asks for nothing else.
     pub async fn analytics(&self, query: &analytics::Query) -> Result<serde_json::Value> {
         let answer = self.analytics_rows(query).await?;
         let withheld = answer.figures;
@@ -256,9 +257,9 @@ impl Reader {
             return Err(Error::denied(refused_text(&query.title(), &columns, &self.denied())));
         }
         let rows: Vec<RecordBatch> = answer.batches.try_collect().await?;
-        // How many groups there are stands in their rows, and a page behind the last one has none.
-        if let (true, Some(first)) =
-            (rows.iter().all(|batch| batch.num_rows() == 0), query.first_page())
+        // The number of groups is in the rows, and a page after the last one has none.
+        if rows.iter().all(|batch| batch.num_rows() == 0)
+            && let Some(first) = query.first_page()
         {
             let first: Vec<RecordBatch> =
                 self.analytics_rows(&first).await?.batches.try_collect().await?;
@@ -269,7 +270,7 @@ impl Reader {
         query.json_without(&rows, &withheld)
     }
 
-    /// The rows that [`Reader::analytics`] makes its answer of.
+    /// Returns the rows from which [`Reader::analytics`] builds its answer.
     pub async fn analytics_rows(&self, query: &analytics::Query) -> Result<Answer> {
         self.denied().check_filter(query.filtered().iter().map(String::as_str))?;
         let limits = Limits { reads: Reads::Figures, ..self.queries.limits() };
@@ -281,11 +282,12 @@ impl Reader {
         Ok(self.watched(began, answer.map_err(|refused| in_context(&query.title(), refused))?))
     }
 
-    /// The newest records that a filter names, a page of them, without bodies and what else is
-    /// withheld.
+    /// Returns a page of the newest records that match a filter, without bodies and withheld
+    /// columns.
     pub async fn logs(&self, ask: &logs::Ask) -> Result<logs::Page> {
-        let (columns, denied) = (ask.filter.columns(), self.denied());
-        // The order of a list, and where a page goes on, tell these.
+        let columns = ask.filter.columns();
+        let denied = self.denied();
+        // The order of a list and the cursor of a page reveal these columns.
         denied.check_filter(columns.iter().map(String::as_str).chain(logs::ORDER))?;
         let queries = &*self.queries;
         let mut page = self.still(|query_context| logs::list(queries, query_context, ask)).await?;
@@ -293,16 +295,17 @@ impl Reader {
         Ok(page)
     }
 
-    /// How many records a filter names.
+    /// Counts the records that match a filter.
     pub async fn count_logs(&self, filter: &logs::Filter) -> Result<u64> {
         self.denied().check_filter(filter.columns().iter().map(String::as_str))?;
         let queries = &*self.queries;
         self.still(|query_context| logs::count(queries, query_context, filter)).await
     }
 
-    /// The record of that id, as far as the key may read it; of several one of no workspace, then
-    /// the newest, or that of the organisation and workspace named (an empty workspace is none).
-    /// [`crate::error::ErrorKind::NotFound`] if there is none that the key reaches.
+    /// Returns the record with that id, as far as the key may read it. If there are several,
+    /// prefers one without a workspace, then the newest; or that of the given organisation and
+    /// workspace (an empty workspace means none). Returns [`crate::error::ErrorKind::NotFound`] if
+    /// the key reaches none.
     pub async fn log(
         &self,
         id: &str,
@@ -314,8 +317,8 @@ impl Reader {
         Ok(record)
     }
 
-    /// The same with fields that are denied to the reader, for work that shows less of it, and ends
-    /// with [`Reader::hide`].
+    /// Returns the same with the fields that are denied to the reader, for callers that show less
+    /// of it and end with [`Reader::hide`].
     pub(crate) async fn whole_log(
         &self,
         id: &str,
@@ -329,31 +332,31 @@ impl Reader {
             .still(|query_context| logs::get(queries, query_context, id, organisation, workspace))
             .await?;
         if record.id.as_deref() != Some(id) {
-            // It was found by the call that it is an attempt of.
+            // The record was found by the call of which it is an attempt.
             denied.check_filter(["internal_trace_id", "source", "is_success"])?;
         }
         Ok(record)
     }
 
-    /// Takes out of a record what the key may not read.
+    /// Removes from a record the fields that the key may not read.
     pub fn hide(&self, record: &mut Record) {
         logs::hide(record, &self.withheld_from_log());
     }
 
-    /// Refuses to show a request that is to be sent again where fields of it are denied.
+    /// Returns an error if fields of a request to be replayed are denied.
     pub fn check_replay(&self) -> Result<()> {
         self.denied().check_filter(crate::replay::READS)
     }
 
-    /// The feedback of that id, if the key reaches it; of several the newest, or that of the
-    /// organisation named.
+    /// Returns the feedback with that id, if the key reaches it. If there are several, the newest,
+    /// or that of the given organisation.
     pub async fn feedback(&self, id: &str, organisation: Option<&str>) -> Result<Feedback> {
         let queries = &*self.queries;
         self.still(|query_context| logs::get_feedback(queries, query_context, id, organisation))
             .await
     }
 
-    /// A page of feedback, newest first, and where the next one goes on.
+    /// Returns a page of feedback, newest first, and the cursor of the next page.
     pub async fn list_feedback(
         &self,
         ask: &logs::FeedbackAsk,
@@ -362,7 +365,7 @@ impl Reader {
         self.still(|query_context| logs::list_feedback(queries, query_context, ask)).await
     }
 
-    /// What goes if these records of an organisation are erased.
+    /// Returns a preview of the erasure of these records of an organisation.
     pub async fn erasing(
         &self,
         organisation: &str,
@@ -371,8 +374,8 @@ impl Reader {
         logs::erasing(&self.queries, self.whole_query_context().await?, organisation, which).await
     }
 
-    /// What was said of a record; nothing where that would tell of it what is withheld.
-    pub async fn said_of(&self, record: &Record) -> Result<logs::LogFeedback> {
+    /// Returns the feedback on a record, or nothing if that would reveal withheld fields.
+    pub async fn feedback_on(&self, record: &Record) -> Result<logs::LogFeedback> {
         if logs::is_feedback_withheld(&self.withheld_from_log()) {
             return Ok(logs::LogFeedback::default());
         }
@@ -380,8 +383,8 @@ impl Reader {
         self.still(|query_context| logs::said_of_log(queries, query_context, record)).await
     }
 
-    /// Where logs are that feedback may speak of, by id, the newest last; what the key does not
-    /// reach is left out.
+    /// Returns the locations of logs that feedback may refer to, by id, the newest last. Logs that
+    /// the key does not reach are left out.
     pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogRef>>> {
         let queries = &*self.queries;
         self.still(|query_context| logs::places(queries, query_context, ids)).await
@@ -393,7 +396,8 @@ impl Reader {
         request: &export::Request,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let began = self.begin().without_erasures();
-        let (queries, request) = (Arc::clone(&self.queries), self.within_plan(request)?);
+        let queries = Arc::clone(&self.queries);
+        let request = self.within_plan(request)?;
         let lines = export::export(
             queries,
             self.whole_query_context().await?,
@@ -404,8 +408,8 @@ impl Reader {
         Ok(self.gate.watch(began, lines))
     }
 
-    /// Exports what a job selects as these columns, no further back than the plan lets exports
-    /// reach by now; notes whose records they are.
+    /// Exports the selection of a job as these columns, no further back than the plan currently
+    /// allows. Notes the organisations of the records.
     pub(super) async fn export_selected(
         &self,
         selection: &export::Selection,
@@ -413,13 +417,15 @@ impl Reader {
         limit: Option<u64>,
         noted: &Arc<export::Organisations>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let (time, micros) = (selection.filter.time, |at: DateTime<Utc>| at.timestamp_micros());
+        let time = selection.filter.time;
+        let micros = |at: DateTime<Utc>| at.timestamp_micros();
         let from = time.min.map(micros).max(self.exported_from(None)?);
         let to = time.max.map(|at| micros(at).saturating_add(1));
         if from.zip(to).is_some_and(|(from, to)| from >= to) {
             return Ok(futures::stream::empty().boxed());
         }
-        let (from, to) = (from.and_then(micros_text), to.and_then(micros_text));
+        let from = from.and_then(micros_text);
+        let to = to.and_then(micros_text);
         let request = export::Request { from, to, columns: Some(columns), after: None, limit };
         let condition = selection.filter.condition();
         let began = self.begin().without_erasures();
@@ -440,13 +446,13 @@ impl Reader {
         Ok(self.gate.watch(began, lines))
     }
 
-    /// Refuses where the plan has no exports.
+    /// Returns an error if the plan does not include exports.
     pub(super) fn may_export(&self) -> Result<()> {
         self.exported_from(None).map(|_| ())
     }
 
-    /// How many records match what a job selects; [`crate::error::ErrorKind::Denied`] if the plan
-    /// lets no export reach so far back.
+    /// Counts the records that the selection of a job matches. Returns
+    /// [`crate::error::ErrorKind::Denied`] if the plan does not let exports reach so far back.
     pub(super) async fn count_selected(&self, selection: &export::Selection) -> Result<u64> {
         let mut filter = selection.filter.clone();
         let from = self.exported_from(filter.time.min.map(|at| at.timestamp_micros())).map_err(
@@ -461,15 +467,16 @@ impl Reader {
         self.count_logs(&filter).await
     }
 
-    /// The request, no further back and of no more records than the plan of the caller's
-    /// organisation lets exports be, and without what it may not export.
+    /// Restricts a request to the time range and number of records that the plan of the caller's
+    /// organisation allows, and to the columns that the caller may export.
     fn within_plan(&self, request: &export::Request) -> Result<export::Request> {
         let organisation = &self.access.organisation;
         let from = match organisation {
             Some(_) => self.exported_from(export::first_moment(request)?)?.and_then(micros_text),
             None => request.from.clone(),
         };
-        let (state, denied) = (self.catalog.state(), self.denied());
+        let state = self.catalog.state();
+        let denied = self.denied();
         denied.check_filter(request.reads())?;
         let columns = denied.columns(request.columns.clone(), self.access.may(Scope::Read))?;
         let limit = request
@@ -480,24 +487,25 @@ impl Reader {
         Ok(export::Request { from, columns, limit, ..request.clone() })
     }
 
-    /// The columns that an export lacks because they are withheld; named columns are refused
-    /// instead.
+    /// Returns the columns that an export lacks because they are withheld. Withheld columns that a
+    /// request names are an error instead.
     pub fn withheld_from_export(&self, request: &export::Request) -> Vec<String> {
-        let (denied, bodies) = (self.denied(), self.access.may(Scope::Read));
+        let denied = self.denied();
+        let bodies = self.access.may(Scope::Read);
         match request.columns {
             Some(_) => Vec::new(),
-            // Records in their native form have messages without bodies.
+            // Records in native format have messages without bodies.
             None if denied.is_empty() => self.withheld_by(denied),
             None => denied.withheld(bodies),
         }
     }
 
-    /// The columns of a single record that are withheld.
+    /// Returns the columns of a single record that are withheld.
     pub fn withheld_from_log(&self) -> Vec<String> {
         self.withheld_by(self.denied())
     }
 
-    /// The columns of a list of records that are withheld. No list has bodies.
+    /// Returns the columns of a list of records that are withheld. No list has bodies.
     pub fn withheld_from_list(&self) -> Vec<String> {
         let mut withheld = self.withheld_from_log();
         let listed =
@@ -510,19 +518,19 @@ impl Reader {
         self.read_scope(&self.catalog.state(), denied).withheld()
     }
 
-    /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first
+    /// Returns the start of an export from `from`, µs since 1970-01-01; `None` means the first
     /// record.
     fn exported_from(&self, from: Option<i64>) -> Result<Option<i64>> {
         let Some(organisation) = &self.access.organisation else { return Ok(from) };
         self.catalog.rules().terms(organisation).export_from(from, (self.now)())
     }
 
-    /// How many records an export has at most; quick, for a progress bar.
+    /// Returns an upper bound of the records of an export; quick, for a progress bar.
     pub fn export_estimate(&self, request: &export::Request) -> Result<u64> {
         export::estimate(&self.query_context_now(), &self.within_plan(request)?)
     }
 
-    /// What is stored, as far as a reader can tell.
+    /// Returns the status of the store, as far as a reader knows it.
     pub fn status(&self) -> Status {
         let (wal_bytes, wal_segments) =
             self.wal.as_ref().map_or((0, 0), |(disk, folder)| wal::size_on_disk(&**disk, folder));
@@ -534,7 +542,7 @@ impl Reader {
     }
 }
 
-/// An error of a statement of ours, which names what it was for.
+/// Adds the name of its purpose to the error of an internal statement.
 fn in_context(what: &str, error: Error) -> Error {
     match error.message().strip_prefix(A_STATEMENT) {
         Some(rest) => Error::new(error.kind(), format!("{what}{rest}")),
@@ -547,12 +555,12 @@ fn micros_text(micros: i64) -> Option<String> {
     Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// Days that records of an organisation that the catalog does not know are kept; 0 = for ever.
+/// Returns the days that records of an unknown organisation are kept; 0 means for ever.
 pub(super) fn unknown_days(config: &Config) -> i32 {
     i32::try_from(config.retention_days).unwrap_or(0)
 }
 
-/// What all nodes counted as of their last flush, and with the rows of this log that came after.
+/// Reads the counts of all nodes as of their last flush, plus the later rows of this log.
 async fn read_usage(store: &Store, table: Option<&Table>, memory: &[RecordBatch]) -> Result<Usage> {
     let now_micros = Utc::now().timestamp_micros();
     let mut logs = usage::read(store, Month::of_micros(now_micros)).await?;
@@ -566,7 +574,7 @@ async fn read_usage(store: &Store, table: Option<&Table>, memory: &[RecordBatch]
     Ok(Usage::fixed(usage::sum([&own, &usage::newest(&logs)])))
 }
 
-/// The reports and the feedback that holds, as views for SQL.
+/// Returns the reports and the current feedback as views for SQL.
 pub(super) fn named_views() -> Vec<NamedView> {
     let view = |report: &reports::Report| NamedView {
         name: report.name,
@@ -581,8 +589,8 @@ pub(super) fn named_views() -> Vec<NamedView> {
     reports::list().iter().map(view).chain([feedback]).collect()
 }
 
-/// The tables, and the rows of the log that are not in them, records of which both halves are there
-/// among them.
+/// The tables, and the rows of the log that are not in them. Records whose parts are all in the log
+/// are among the rows.
 #[derive(Default)]
 struct Beside {
     logs: Option<Table>,
@@ -590,27 +598,28 @@ struct Beside {
     rows: Vec<(Kind, RecordBatch)>,
 }
 
-/// Reads the tables and the log so that no acked row is missing and none is there twice.
+/// Reads the tables and the log so that no acknowledged row is missing and none occurs twice.
 async fn read_beside(store: &Store) -> Result<Beside> {
     let Some((wal_id, folder)) = wal_id_of(store)?.zip(store.wal_folder()) else {
-        let (logs, feedback) =
-            (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
+        let logs = Table::open(store, Rows::Logs).await?;
+        let feedback = Table::open(store, Rows::Feedback).await?;
         return Ok(Beside { logs, feedback, rows: Vec::new() });
     };
     for _ in 0..MAX_LOOKS {
-        // Before the log, which goes on meanwhile.
+        // Before the log, which grows meanwhile.
         let noted = match store.last_note(wal_id) {
             Some(path) => wal::read_last(&**store.disk(), &path, wal_id)?,
             None => Noted::default(),
         };
-        // What the tables cover now need not be decoded; what they cover later is dropped below.
+        // Frames that the tables cover now are not decoded; those that they cover later are dropped
+        // below.
         let before = covered_now(store, wal_id).await?.2;
         let (mut frames, found) =
             frames_after(Arc::clone(store.disk()), folder.clone(), before).await?;
         let (logs, feedback, now) = covered_now(store, wal_id).await?;
         if found.vanished {
-            // Halves that it held were written to a segment that was not there when the log was
-            // listed.
+            // The parts in the vanished segment were written to one that did not exist when the log
+            // was listed.
             continue;
         }
         let first = found.segments.first().map(|segment| segment.first_sequence);
@@ -622,10 +631,10 @@ async fn read_beside(store: &Store) -> Result<Beside> {
             )));
         }
         if let Some(missing) = found.reaches(&noted, now.most(), &folder)? {
-            tracing::error!(folder = %folder.display(), "{}", missing.what());
+            tracing::error!(folder = %folder.display(), "{}", missing.describe());
         }
         let is_new = |sequence: u64, kind: Kind| sequence > now.sequence_of(kind);
-        // A half that was flushed meanwhile may be in the table or further on in the log.
+        // A part that was flushed meanwhile may be in the table or further on in the log.
         if frames.iter().any(|(sequence, kind, _)| {
             matches!(kind, Kind::RecordPart(_) | Kind::Late(_)) && !is_new(*sequence, *kind)
         }) {
@@ -636,18 +645,18 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         return Ok(Beside { logs, feedback, rows: joined(frames)? });
     }
     Err(Error::busy(
-        "the server flushes faster than its log can be read beside it; ask it over HTTP, or again later",
+        "the server flushes faster than its log can be read beside it; query it over HTTP, or try again later",
     ))
 }
 
-/// The id of the log that belongs to a store; none if it has none yet.
+/// Returns the id of the log that belongs to a store, or `None` if the log does not exist yet.
 pub(super) fn wal_id_of(store: &Store) -> Result<Option<uuid::Uuid>> {
     store.wal_folder().map_or(Ok(None), |folder| wal::read_identity(&**store.disk(), &folder))
 }
 
 type Frames = Vec<(u64, Kind, RecordBatch)>;
 
-/// Frames of the log that are not covered, and what was found of it.
+/// Reads the frames of the log that are not covered, with the state of the log.
 async fn frames_after(
     disk: Arc<dyn Disk>,
     folder: PathBuf,
@@ -665,16 +674,17 @@ async fn frames_after(
     read.map_err(|cause| Error::internal("reading the log panicked").with_source(cause))?
 }
 
-/// Puts halves together, and shows those that are alone as the records that they are so far.
+/// Merges parts into records. A record with missing parts is included as far as it is known.
 fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> {
     let keys = KeyHasher::random();
-    let (mut rows, mut waiting, mut known) =
-        (Vec::new(), JoinBuffer::<()>::default(), HashSet::new());
+    let mut rows = Vec::new();
+    let mut waiting = JoinBuffer::<()>::default();
+    let mut known = HashSet::new();
     let mut builder = BatchBuilder::new();
     for (kind, batch) in frames {
         let (Kind::RecordPart(part_kind) | Kind::Late(part_kind)) = kind else {
             if kind == Kind::Logs {
-                // Parts of a record that came whole add nothing to it.
+                // Parts of a record that arrived complete add nothing to it.
                 let ids = keys.keys_of_batch(&batch);
                 for key in &ids {
                     waiting.forget(*key);
@@ -704,18 +714,18 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
     Ok(rows)
 }
 
-/// The tables as they are now, and what they hold of the log.
+/// Opens the tables as they are now, and returns them with the frames of the log that they cover.
 pub(super) async fn covered_now(
     store: &Store,
     wal_id: uuid::Uuid,
 ) -> Result<(Option<Table>, Option<Table>, FlushedSeq)> {
-    let (logs, feedback) =
-        (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
+    let logs = Table::open(store, Rows::Logs).await?;
+    let feedback = Table::open(store, Rows::Feedback).await?;
     let covered = covered(logs.as_ref(), feedback.as_ref(), wal_id).await?;
     Ok((logs, feedback, covered))
 }
 
-/// The last sequence of the log that each table holds.
+/// Returns the last sequence of the log that each table covers.
 pub(super) async fn covered(
     logs: Option<&Table>,
     feedback: Option<&Table>,

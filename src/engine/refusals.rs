@@ -1,5 +1,4 @@
-//! The engine's part in refusals: keeps the list in the store up to date, and answers what a key
-//! may see of it.
+//! Keeps the list of refusals in the store up to date, and returns the entries that a key may see.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +8,19 @@ use crate::catalog::Access;
 use crate::error::Result;
 use crate::refusals::{Ask, Refusals, Shown, WRITE_SECONDS, read_all, shown};
 
-/// A bucket is written to more seldom: each write costs.
+/// A bucket is written to less often, because each write costs.
 const WRITE_SECONDS_TO_BUCKET: u64 = 30;
-/// How often the lists of other nodes are looked through for those that are gone.
+/// Interval at which the lists of removed nodes are looked for.
 const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
 
 impl Engine {
-    /// What was refused lately, to be added to.
+    /// Returns the recent refusals, to which callers add.
     pub fn refusals(&self) -> &Refusals {
         &self.inner.refusals
     }
 
-    /// What was refused lately, by this node and others, as far as a key may see it; newest first.
+    /// Lists the recent refusals of this node and others, as far as a key may see them, newest
+    /// first.
     pub async fn list_refusals(&self, access: &Access, ask: &Ask) -> Result<Vec<Shown>> {
         let inner = &self.inner;
         let mut entries = inner.refusals.entries();
@@ -32,7 +32,7 @@ impl Engine {
 }
 
 impl Inner {
-    /// Writes what was refused to the store, for as long as the engine lives.
+    /// Writes the refusals to the store, for as long as the engine lives.
     pub(super) async fn keep_refusals(self: Arc<Self>) {
         let every = if self.store.is_shared() { WRITE_SECONDS_TO_BUCKET } else { WRITE_SECONDS };
         let mut clean_at = tokio::time::Instant::now();
@@ -48,7 +48,7 @@ impl Inner {
             }
             match kept {
                 Ok(()) => failing = false,
-                // Told once: while a bucket is away this comes again and again.
+                // Logged once: while a bucket is unreachable, this error repeats.
                 Err(error) if !failing => {
                     tracing::warn!(
                         error = error.chain(),
@@ -65,7 +65,7 @@ impl Inner {
         self.refusals.write(&self.store, self.wal_id).await
     }
 
-    /// Drops what an erasure, the end of an organisation or its age takes.
+    /// Drops entries that were erased, have expired, or belong to a deleted organisation.
     pub(super) fn forget_refusals(&self) {
         self.refusals.forget(&self.catalog.state());
     }

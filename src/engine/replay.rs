@@ -1,9 +1,9 @@
-//! What the log brings back at an open: rows that no table has, halves that wait, records whose
-//! halves are both there, and late parts.
+//! Restores data from the log at an open: rows that no table has, waiting parts, records whose
+//! parts are all there, and late parts.
 //!
-//! Quotas were asked when a record was stored and not written down for halves, so those that are
-//! whole are handed on to the writer, which asks again. What was erased meanwhile is left out, for
-//! good.
+//! A quota is checked when a record is stored, and the log does not note the result for parts. So
+//! complete records are passed to the writer, which checks again. Rows that were erased meanwhile
+//! are dropped for good.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,8 +13,8 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
+use super::Dependencies;
 use super::pending_parts::{Held, fingerprint_of, waits_until};
 use super::reader;
 use super::table_state::TableState;
@@ -31,36 +31,35 @@ use crate::store::folders::Folders;
 use crate::usage::Counts;
 use crate::wal::{self, FlushedSeq, Kind, Noted, Wal};
 
-/// What a replay finds of halves.
+/// Parts of records that a replay finds.
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) waiting: JoinBuffer<Held>,
-    /// Records of which both halves are there: whether their quota leaves room for them was never
-    /// written down.
+    /// Records whose parts are all there. The log does not say if their quota had room for them.
     pub(super) whole: HashMap<u128, Joined<Held>>,
     /// Parts of records that are stored.
     pub(super) late: Vec<(u128, RecordPart, Record, Option<MemoryReservation>)>,
-    /// Whether the log holds halves that were erased.
+    /// True if the log holds erased parts.
     pub(super) has_erased: bool,
 }
 
-/// What a replay fills.
+/// State that a replay fills.
 pub(super) struct Replayed {
     pub(super) recent: DedupWindow,
-    /// Of records, and of feedback.
+    /// The tables of records and of feedback.
     tables: [TableState; 2],
     pub(super) record_parts: Parts,
-    /// How long halves that come back wait, µs.
+    /// Wait of restored parts, µs.
     join_micros: i64,
     budget: MemoryBudget,
     pub(super) counts: Counts,
-    /// Everything that was ever erased: a log that slept may bring it back.
+    /// Every erasure ever made: an old log may contain erased rows.
     erased: Rules,
     now: DateTime<Utc>,
 }
 
 impl Replayed {
-    /// Nothing yet.
+    /// Creates an empty state.
     pub(super) fn new(
         tables: [TableState; 2],
         recent: DedupWindow,
@@ -82,17 +81,20 @@ impl Replayed {
     }
 }
 
-/// Opens the log and brings back the rows that the table does not have. With `after_loss` the log
-/// may begin behind the end of the table.
+/// Opens the log and restores the rows that the table does not have. With
+/// [`Dependencies::after_loss`] the log may begin after the end of the table.
 pub(super) async fn replay(
     store: &Store,
     folder: &Path,
     folders: &Arc<Folders>,
-    after_loss: bool,
-    new: (Uuid, wal::Random),
+    parts: &Dependencies,
     mut into: Replayed,
 ) -> Result<(Wal, Replayed)> {
-    let (store, folder, folders) = (store.clone(), folder.to_owned(), Arc::clone(folders));
+    let store = store.clone();
+    let folder = folder.to_owned();
+    let folders = Arc::clone(folders);
+    let after_loss = parts.after_loss;
+    let new = ((parts.new_uuid)(), parts.random);
     let here = tokio::runtime::Handle::current();
     let work = move || {
         let [logs, feedback] = into.tables.clone();
@@ -103,7 +105,7 @@ pub(super) async fn replay(
             let covered =
                 FlushedSeq { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) };
             let noted = match store.last_note(wal_id) {
-                // What was flushed into a table that is lost was noted too.
+                // The note includes frames that were flushed into the lost table.
                 Some(path) if after_loss => Noted { path: Some(path), ..Noted::default() },
                 Some(path) => wal::read_last(&**folders.disk(), &path, wal_id)?,
                 None => Noted::default(),
@@ -126,36 +128,36 @@ impl Replayed {
             Kind::Logs => self.take_records(batch),
             Kind::Feedback => {
                 let batch = without_erased(batch, kind, &self.erased)?;
-                let permit = self.budget.take_what_is_left(batch_bytes(&batch));
+                let permit = self.budget.take_available(batch_bytes(&batch));
                 self.tables[1].view_cell.insert(batch, now_micros, permit);
                 Ok(())
             }
-            // What is erased is seen when the parts are together: one of them may not say whose it
-            // is.
+            // Erased parts are dropped when all parts are joined, because a single part may not
+            // name the user.
             Kind::RecordPart(part_kind) | Kind::Late(part_kind) => {
                 let is_late = matches!(kind, Kind::Late(_));
                 let keys = self.recent.keys().clone();
                 for (key, record) in keys.keys_of_batch(&batch).into_iter().zip(records(&batch)?) {
-                    self.take_half(key, part_kind, record, is_late);
+                    self.take_part(key, part_kind, record, is_late);
                 }
                 Ok(())
             }
         }
     }
 
-    fn take_half(&mut self, key: u128, part_kind: RecordPart, mut record: Record, is_late: bool) {
-        let room = self.budget.take_what_is_left(record.held_bytes() as u64);
+    fn take_part(&mut self, key: u128, part_kind: RecordPart, mut record: Record, is_late: bool) {
+        let room = self.budget.take_available(record.held_bytes() as u64);
         let stored = self.recent.known(key).map(|known| known.is_open);
         let is_open =
             stored.or_else(|| self.record_parts.whole.get(&key).map(|whole| !whole.is_complete));
-        // The log does not tell whether the time is that of its arrival.
+        // The log does not say if the time is the time of arrival.
         let [print, untimed] = [true, false]
             .map(|is_timed| fingerprint_of(self.recent.keys(), part_kind, &mut record, is_timed));
         let fit = self.record_parts.waiting.fit(key, part_kind, print);
         match is_open {
             Some(false) if !is_late => return,
             Some(_) => return self.record_parts.late.push((key, part_kind, record, room)),
-            // Its record may be in this log too, as a half that was stored alone and not flushed.
+            // Its record may be in this log too, as a part that was stored alone and not flushed.
             None if is_late
                 && (self.record_parts.waiting.get(key).is_none() || fit != Admission::New) =>
             {
@@ -173,12 +175,12 @@ impl Replayed {
             self.tables[0].view_cell.replace_parts(&[key], None, 0, None);
             self.record_parts.whole.insert(key, whole);
         } else if let Some(so_far) = self.record_parts.waiting.get(key) {
-            self.tables[0].view_cell.show_half(key, Arc::clone(so_far));
+            self.tables[0].view_cell.show_partial(key, Arc::clone(so_far));
             self.record_parts.waiting.know(key, untimed);
         }
     }
 
-    /// Forgets parts of records that were erased, now that all parts are together.
+    /// Drops parts of erased records, now that all parts are joined.
     fn forget_erased(&mut self) {
         let now_micros = self.now.timestamp_micros();
         let is_erased = |so_far: &SoFar| self.erased.erases(Row::from_record(&so_far.figures()));
@@ -211,13 +213,13 @@ impl Replayed {
         });
         self.counts.count(&batch, now_micros);
         let batch = without_erased(batch, Kind::Logs, &self.erased)?;
-        let permit = self.budget.take_what_is_left(batch_bytes(&batch));
+        let permit = self.budget.take_available(batch_bytes(&batch));
         self.tables[0].view_cell.replace_parts(&keys, Some(batch), now_micros, permit);
         Ok(())
     }
 }
 
-/// Takes out the rows that were erased. Most logs hold none, and then nothing is looked at.
+/// Removes erased rows. Without erasures the batch is not searched.
 fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<RecordBatch> {
     if erased.erasures().is_empty() {
         return Ok(batch);
@@ -235,12 +237,14 @@ fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<Reco
     let kept: BooleanArray = (0..batch.num_rows())
         .map(|row| {
             let user = users.is_valid(row).then(|| users.value(row));
-            let (organisation, id) = (organisations.value(row), ids.value(row));
+            let organisation = organisations.value(row);
+            let id = ids.value(row);
             let feedback = kind == Kind::Feedback;
-            let (created_at, written_ms) = (times.value(row), i64::MAX);
+            let created_at = times.value(row);
+            let written_ms = i64::MAX;
             Some(!erased.erases(Row { feedback, organisation, id, user, created_at, written_ms }))
         })
         .collect();
     filter_record_batch(&batch, &kept)
-        .map_err(|cause| Error::internal("cannot take out erased rows").with_source(cause))
+        .map_err(|cause| Error::internal("cannot remove erased rows").with_source(cause))
 }

@@ -1,9 +1,9 @@
-//! Rights and how old they are: what a key may still do, and whether the catalog that says so is
-//! fresh enough.
+//! Checks permissions and their freshness: what a key may still do, and whether the catalog that
+//! says so is recent enough.
 //!
 //! A node that cannot read the catalog does not know of revoked keys and erased records. After
-//! `max_staleness_seconds` it answers no reads, exports and admin requests. Records are still taken
-//! from keys that it knows; they are flushed when it has read the catalog again.
+//! `max_staleness_seconds` it refuses reads, exports and admin requests. It still accepts records
+//! from keys that it knows, and flushes them when it has read the catalog again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::plan::{Erasure, Rules};
 
 /// The catalog is read again for unknown keys at most this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A key is asked for again this often while its statement has no rows yet.
+/// The right of a key to read on is checked this often while its statement has no rows yet.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What an answer rested on when it began.
+/// Rights and rules in force when a response began.
 #[derive(Clone, Debug)]
 pub(super) struct Began {
     access: Access,
     denied: Denied,
-    /// What was in answers; none where that is looked after elsewhere.
+    /// Erasure rules at the start. `None` if the caller handles erasures itself.
     rules: Option<Arc<Mutex<Arc<Rules>>>>,
 }
 
@@ -37,22 +37,22 @@ fn denied(state: &State, access: &Access) -> Denied {
     state.document.denied(access.organisation.as_deref(), access.workspace.as_deref())
 }
 
-/// Lets through who still may. Cheap to clone.
+/// Checks the rights of keys. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     pub(super) catalog: Catalog,
     pub(super) now: fn() -> DateTime<Utc>,
-    /// The oldest that the catalog may be; none = it is read once, for a command.
+    /// Maximum age of the catalog. `None` if it is read once, for a command.
     pub(super) max_age: Option<Duration>,
 }
 
 impl Gate {
-    /// Refuses where the catalog cannot be read for too long.
+    /// Returns an error if the catalog could not be read for too long.
     pub(super) async fn refuse_if_stale(&self) -> Result<()> {
         match self.max_age {
             Some(most) if !self.catalog.is_fresh(most).await => Err(Error::storage(format!(
                 "not ready: this node could not read `catalog.json` for {} s, more than `max_staleness_seconds`, so it does not \
-                 know which keys and records still count; ask another node, or look at the store",
+                 know which keys and records are still valid; ask another node, or check the store",
                 self.catalog.age().as_secs()
             ))),
             _ => Ok(()),
@@ -64,14 +64,14 @@ impl Gate {
         self.catalog.state().check_access(access, (self.now)())
     }
 
-    /// What an answer to a key rests on that begins now.
+    /// Returns the rights and rules for a response that begins now.
     pub(super) fn begin(&self, access: &Access) -> Began {
         let state = self.catalog.state();
         let rules = Some(Arc::new(Mutex::new(Arc::clone(&state.rules))));
         Began { access: access.clone(), denied: denied(&state, access), rules }
     }
 
-    /// Refuses to go on with an answer that its reader may not get any more, or not in this way.
+    /// Returns an error if the reader may not get the rest of a response any more, or not in full.
     pub(super) fn check_still(&self, began: &Began) -> Result<()> {
         self.check(&began.access)?;
         let state = self.catalog.state();
@@ -83,16 +83,16 @@ impl Gate {
                 more.join("`, `")
             )));
         }
-        match began.is_erased_since(&state.rules) {
-            false => Ok(()),
-            true => Err(Error::conflict(
+        if began.is_erased_since(&state.rules) {
+            return Err(Error::conflict(
                 "records were erased while the request was answered, and the answer may hold some of them; ask again",
-            )),
+            ));
         }
+        Ok(())
     }
 
-    /// The same stream, which breaks off where the key may no longer read: it is asked for each
-    /// item, and while none comes.
+    /// Wraps a stream so that it ends with an error when the key loses the right to read. The check
+    /// runs for each item, and at intervals while no item arrives.
     pub(super) fn watch<T: Send + 'static>(
         &self,
         began: Began,
@@ -103,18 +103,18 @@ impl Gate {
             let next = watched.next().await?;
             Some((next, watched))
         });
-        // Readers may look once more behind the end.
+        // A reader may poll once more after the end.
         stream.fuse().boxed()
     }
 }
 
 impl Began {
-    /// The same for an answer out of which erased records are taken by other means.
+    /// Returns the same for a response that removes erased records by other means.
     pub(super) fn without_erasures(self) -> Self {
         Self { rules: None, ..self }
     }
 
-    /// Whether anything that the reader sees was erased.
+    /// Returns true if a record that the reader sees was erased.
     fn is_erased_since(&self, latest: &Arc<Rules>) -> bool {
         let Some(began) = &self.rules else { return false };
         let mut began = began.lock();
@@ -122,23 +122,23 @@ impl Began {
             return false;
         }
         let erased = latest.erased_since(&began);
-        let is_seen = |of: &Erasure| {
-            self.access.organisation.as_ref().is_none_or(|ours| *ours == of.organisation)
+        let is_seen = |erasure: &Erasure| {
+            self.access.organisation.as_ref().is_none_or(|ours| *ours == erasure.organisation)
         };
         let is_erased = erased.list().iter().any(is_seen);
         if !is_erased {
-            // Other changes of the catalog are not looked at again.
+            // Other changes of the catalog are not compared again.
             *began = Arc::clone(latest);
         }
         is_erased
     }
 }
 
-/// An answer on its way to its reader.
+/// A response stream with its checks.
 struct Watched<T> {
     gate: Gate,
     began: Began,
-    /// None once it has ended.
+    /// `None` once the stream has ended.
     items: Option<BoxStream<'static, Result<T>>>,
 }
 
@@ -146,7 +146,7 @@ impl<T> Watched<T> {
     async fn next(&mut self) -> Option<Result<T>> {
         let next = self.checked_next().await;
         if !matches!(next, Some(Ok(_))) {
-            // What still works on it is called off.
+            // Cancels the work that feeds the stream.
             self.items = None;
         }
         next
@@ -175,8 +175,8 @@ async fn check(gate: &Gate, began: &Began) -> Result<()> {
     gate.check_still(began)
 }
 
-/// Records that were taken while the catalog could not be read, by the key that sent them: whether
-/// it still counted is seen before they are flushed. Kept in memory only.
+/// Records that were accepted while the catalog could not be read, by the key that sent them.
+/// Before a flush, the keys are checked. Kept in memory only.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed(Mutex<Vec<Taken>>);
 
@@ -188,22 +188,22 @@ struct Taken {
 }
 
 impl Unconfirmed {
-    /// How many appends are noted now, and which of their records came with keys that had been
-    /// revoked by then.
+    /// Returns the number of noted appends, and the records among them whose keys had been revoked
+    /// by then.
     pub(super) fn judge(&self, state: &State) -> (usize, HashSet<u128>) {
         let taken = self.0.lock();
         let refused = taken.iter().filter(|taken| state.was_revoked(&taken.key_id, taken.at));
         (taken.len(), refused.flat_map(|taken| taken.records.iter().copied()).collect())
     }
 
-    /// Forgets the first appends, whose records are in files, or were left out.
+    /// Drops the first appends, whose records are in files or were left out.
     pub(super) fn forget(&self, count: usize) {
         self.0.lock().drain(..count);
     }
 }
 
 impl Inner {
-    /// Notes records of a key that could not be looked up just now.
+    /// Notes records of a key whose rights could not be checked.
     pub(super) fn note_unconfirmed(&self, access: Option<&Access>, records: &[u128]) {
         let Some(access) = access.filter(|_| self.catalog.age() > self.max_age()) else { return };
         let taken =
@@ -219,8 +219,8 @@ impl Inner {
         Gate { catalog: self.catalog.clone(), now: self.now, max_age: Some(self.max_age()) }
     }
 
-    /// Reads the catalog before it gets too old, whatever else is slow, for as long as the engine
-    /// lives.
+    /// Reads the catalog before it gets too old, independent of other slow work, for as long as the
+    /// engine lives.
     pub(super) async fn keep_catalog_fresh(self: Arc<Self>) {
         let third = self.max_age() / 3;
         loop {
@@ -231,7 +231,7 @@ impl Inner {
             match self.catalog.refresh().await {
                 Ok(true) => {
                     self.forget_refusals();
-                    self.upkeep_wanted.notify_one();
+                    self.maintenance_wanted.notify_one();
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(error = error.chain(), "the catalog cannot be read"),
@@ -241,24 +241,24 @@ impl Inner {
 }
 
 impl Engine {
-    /// What a key may do; none if it is unknown, expired or revoked. The key of the configuration
-    /// is the operator's.
+    /// Returns the rights of a key, or `None` if it is unknown, expired or revoked. The key of the
+    /// configuration is the operator's.
     pub fn access(&self, key: &str) -> Option<Access> {
         let configured = &self.inner.config.admin_key.0;
-        // Hashes are compared, so the time it takes tells nothing about the key.
+        // Hashes are compared, so the time of the comparison reveals nothing about the key.
         if !configured.is_empty() && hash(configured) == hash(key) {
             return Some(Access::operator("configured"));
         }
         self.inner.catalog.state().access(key, self.now())
     }
 
-    /// What a key may do. An unknown one is looked up in the store again, at a bounded rate: it may
-    /// have been made by another node or a command just now.
+    /// Returns the rights of a key. An unknown key is looked up in the store again, at a bounded
+    /// rate: another node or a command may have created it just now.
     pub async fn fresh_access(&self, key: &str) -> Option<Access> {
         if let Some(access) = self.access(key) {
             return Some(access);
         }
-        // Not more often, and never by what was read before the key came.
+        // Not more often, and never by a read that began before the key arrived.
         let catalog = &self.inner.catalog;
         let came = catalog.elapsed();
         tokio::time::sleep(LOOK_AGAIN.saturating_sub(catalog.age())).await;
@@ -272,7 +272,7 @@ impl Engine {
         self.inner.gate().check(access)
     }
 
-    /// Refuses where the catalog cannot be read for longer than `max_staleness_seconds`
+    /// Returns an error if the catalog cannot be read for longer than `max_staleness_seconds`
     /// ([`crate::error::ErrorKind::Storage`]).
     pub async fn refuse_if_stale(&self) -> Result<()> {
         self.inner.gate().refuse_if_stale().await

@@ -1,5 +1,5 @@
-//! What the engine answers: the fate of an append, what an upkeep job did, and the figures of a
-//! moment.
+//! Results that the engine returns: the receipt of an append, the outcome of a maintenance job, and
+//! the current status.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -8,18 +8,18 @@ use crate::error::Error;
 use crate::record::Record;
 use crate::view::ViewCell;
 
-/// What became of an append. All of it is durable.
+/// Result of an append. All of it is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
-    /// Records that were taken.
+    /// Records that were accepted.
     pub accepted: u64,
     /// Records whose id was known already; they are stored once.
     pub duplicate: u64,
     /// Records that were not stored, because the organisation's plan stops at its quota. They are
     /// counted.
     pub over_quota: u64,
-    /// Of the records that were taken, those that are older than their organisation's plan keeps
-    /// records: no answer shows them, and upkeep deletes them.
+    /// Accepted records that are older than the retention of their organisation's plan: no query
+    /// shows them, and maintenance deletes them.
     pub past_retention: u64,
 }
 
@@ -35,10 +35,10 @@ impl std::ops::AddAssign for Receipt {
 /// A refused append.
 #[derive(Debug)]
 pub struct AppendError {
-    /// Why.
+    /// The error.
     pub error: Error,
-    /// The records, if none of them was written, so that they can be sent again. Empty if their
-    /// fate is not known.
+    /// The records, if none of them was written, so that they can be sent again. Empty if it is
+    /// unknown whether they were written.
     pub records: Vec<Record>,
 }
 
@@ -60,13 +60,13 @@ impl From<AppendError> for Error {
     }
 }
 
-/// Upkeep that can be asked for.
+/// A maintenance job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Take out what is past its retention or was erased, and move what a change of plan put into
-    /// another class.
+    /// Remove expired and erased records, and move records whose retention was changed into another
+    /// class.
     Expire,
-    /// Join small files, and pack past days for good.
+    /// Join small files, and seal the files of past days.
     Compact,
     /// Delete files that no version names and that are older than the grace time.
     Vacuum,
@@ -77,7 +77,7 @@ pub enum Job {
 }
 
 impl Job {
-    /// Its name on the command line and in logs.
+    /// Returns the name of the job on the command line and in logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Expire => "expire",
@@ -89,12 +89,12 @@ impl Job {
     }
 }
 
-/// What an upkeep job did, or, on a dry run, would do.
+/// Result of a maintenance job; on a dry run, the planned steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// The job.
     pub job: &'static str,
-    /// Whether nothing was changed.
+    /// True if nothing was changed.
     pub dry_run: bool,
     /// One line for each step.
     pub lines: Vec<String>,
@@ -109,7 +109,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A run that found nothing to do.
+    /// Creates the outcome of a run that found nothing to do.
     pub(super) fn nothing(job: Job) -> Self {
         Self {
             job: job.name(),
@@ -123,57 +123,58 @@ impl Outcome {
     }
 }
 
-/// Figures of an engine or a reader, for people and for metrics.
+/// Status of an engine or a reader, for people and for metrics.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
-    /// Whether appends are taken.
+    /// True if appends are accepted.
     pub writable: bool,
-    /// Why not, after a failed write or commit.
+    /// Reason for refusing appends, after a failed write or commit.
     pub failure: Option<String>,
-    /// Version of the Delta table `logs`, as the next figures are of it.
+    /// Version of the Delta table `logs`; the next figures are of that version.
     pub table_version: u64,
     /// Live files.
     pub files: u64,
-    /// Rows in them.
+    /// Rows in the live files.
     pub file_rows: u64,
-    /// Their bytes.
+    /// Bytes of the live files.
     pub file_bytes: u64,
     /// Folders of one day and retention.
     pub partitions: u64,
     /// Records in memory that wait for a flush.
     pub memory_rows: u64,
-    /// Bytes that they, and feedback that waits for a flush, take.
+    /// Bytes of those records, and of feedback that waits for a flush.
     pub memory_bytes: u64,
-    /// Parts of records that wait for the rest, or to be added to a stored record.
+    /// Parts of records that wait for other parts, or to be added to a stored record.
     pub waiting_halves: u64,
-    /// Most bytes that rows and parts in memory may take.
+    /// Maximum bytes of rows and parts in memory.
     pub memtable_budget_bytes: u64,
     /// Bytes of the write-ahead log.
     pub wal_bytes: u64,
-    /// Its segments.
+    /// Segments of the write-ahead log.
     pub wal_segments: u64,
-    /// Records taken since the start.
+    /// Records accepted since the start.
     pub accepted_total: u64,
-    /// Records dropped because their id was known, since the start.
+    /// Records dropped since the start because their id was known.
     pub duplicate_total: u64,
-    /// Records not stored because of a quota, since the start.
+    /// Records not stored since the start because of a quota.
     pub over_quota_total: u64,
-    /// Records taken that are older than their organisation's plan keeps records, since the start.
+    /// Records accepted since the start that are older than their organisation's plan keeps
+    /// records.
     pub past_retention_total: u64,
-    /// Records refused because the log could not be written, since the start.
+    /// Records refused since the start because the log could not be written.
     pub refused_total: u64,
-    /// Records that were dated more than a day ahead and got the time of their arrival, since the
-    /// start.
+    /// Records since the start that had a date more than a day ahead and got the time of their
+    /// arrival.
     pub redated_total: u64,
-    /// Whether the clock leapt and nobody confirmed the time: nothing expires until then.
+    /// True if the clock leapt and the time is not confirmed; nothing expires until then.
     pub clock_in_doubt: bool,
-    /// How long ago the catalog was seen to be the newest.
+    /// Seconds since the catalog was last known to be current.
     pub catalog_age_seconds: u64,
     /// Flushes since the start.
     pub flushes_total: u64,
     /// Merges of files since the start.
     pub compactions_total: u64,
-    /// Rows of feedback in files: one a state of it.
+    /// Rows of feedback in files, one for each state of a feedback.
     pub feedback_rows: u64,
     /// Commits to `logs` since its last checkpoint.
     pub commits_since_checkpoint: u64,

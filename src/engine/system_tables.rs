@@ -1,9 +1,8 @@
-//! The small tables that SQL finds beside `logs`: `organisations`, `plans`, `usage` and
-//! `partitions`.
+//! The small tables that SQL has beside `logs`: `organisations`, `plans`, `usage` and `partitions`.
 //!
-//! They are made from memory when a statement names them. A key that is bound to an organisation
-//! finds its own rows in them: its organisation, its plan, its counts, and no partitions, since
-//! files are shared. `partitions` has those of both tables.
+//! They are built from memory when a statement names them. A key that is bound to an organisation
+//! sees its own rows in them: its organisation, its plan and its counts. It sees no partitions,
+//! since files are shared. `partitions` covers both tables.
 
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ use crate::usage::Usage;
 
 const NAMES: [&str; 4] = ["organisations", "plans", "usage", "partitions"];
 
-/// What the tables are made from.
+/// Sources of the tables.
 #[derive(Debug)]
 pub(super) struct SystemTable {
     state: Arc<State>,
@@ -47,7 +46,7 @@ impl SystemTable {
         self.access.organisation.as_deref()
     }
 
-    /// The organisations that there are, of those that the key reaches.
+    /// Returns the existing organisations that the key may see.
     fn reached(&self) -> Vec<(&str, &Organisation)> {
         let ours = |id: &str| self.bound_to().is_none_or(|bound| bound == id);
         let all = self.state.document.organisations.iter();
@@ -169,5 +168,5 @@ fn batch(columns: Vec<(&'static str, ArrayRef)>) -> Result<RecordBatch> {
     };
     let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
     RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
-        .map_err(|cause| Error::internal("a table beside `logs` cannot be made").with_source(cause))
+        .map_err(|cause| Error::internal("a system table cannot be built").with_source(cause))
 }

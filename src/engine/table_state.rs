@@ -1,4 +1,4 @@
-//! One of the two tables and what queries see of it.
+//! The state of one of the two tables: its files, and the view that queries see.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::view::{View, ViewCell};
 
-/// A table with its shelf. What commits to the table shows it on the shelf in the same step, under
-/// the lock of all commits.
+/// A table with its view. A commit to the table updates the view in the same step, under the lock
+/// of all commits.
 #[derive(Clone, Debug)]
 pub(super) struct TableState {
     pub(super) table: Table,
@@ -26,7 +26,7 @@ pub(super) struct TableState {
 }
 
 impl TableState {
-    /// Opens the table of such rows, creating it if need be.
+    /// Opens the table of such rows, and creates it if it does not exist.
     pub(super) async fn open(store: &Store, rows: Rows, config: &Config) -> Result<Self> {
         let table = Table::create_or_open(store, rows).await?;
         table.set_row_group_bytes(config.row_group_bytes());
@@ -35,8 +35,8 @@ impl TableState {
     }
 }
 
-/// The keys of all ids in files of records, batch by batch. Whether a record is whole is not
-/// written in it.
+/// Returns the keys of all ids in files of records, batch by batch. A file does not say if a record
+/// is complete, so each counts as open.
 pub(super) async fn ids_of_files(
     queries: &Queries,
     keys: &KeyHasher,
@@ -60,7 +60,7 @@ pub(super) async fn ids_of_files(
             .column_by_name("do_not_track")
             .and_then(|column| column.as_boolean_opt().cloned());
         let is_untracked =
-            |row| untracked.as_ref().is_some_and(|said| said.is_valid(row) && said.value(row));
+            |row| untracked.as_ref().is_some_and(|flag| flag.is_valid(row) && flag.value(row));
         let keys = keys.keys_of_batch(&batch).into_iter().enumerate();
         keys.map(|(row, key)| (key, SeenState { is_open: true, is_untracked: is_untracked(row) }))
             .collect()

@@ -1,4 +1,4 @@
-//! Clocks: what records say of theirs, leaps of the server's own, and erasures under way.
+//! Clocks: times that records state, leaps of the server's clock, and erasures in progress.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration as Time;
@@ -89,7 +89,7 @@ async fn ids(engine: &Engine) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
+async fn a_record_from_the_far_future_gets_the_time_of_its_arrival() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
@@ -104,7 +104,7 @@ async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
     let query =
         "select count(*) from logs where created_at = '2026-11-10T12:00:00Z' having count(*) = 2";
     assert_eq!(engine.sql(query, &Params::new()).await.unwrap().batches.count().await, 1);
-    // So the plan's three days take them.
+    // So the plan's three days apply to them.
     for (clock, days) in [(&WALL, 3), (&PASSED, 3)] {
         clock.store(days * DAY + 1, Ordering::SeqCst);
     }
@@ -112,10 +112,9 @@ async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
     engine.close().await.unwrap();
 }
 
-/// A client's clock is a little ahead: what it sent before the erasure goes, what it sends after
-/// stays.
+/// A client's clock is a little ahead: records sent before the erasure are erased, later ones stay.
 #[tokio::test]
-async fn an_erasure_takes_what_is_dated_ahead_and_had_arrived() {
+async fn an_erasure_includes_records_with_a_future_date_that_had_arrived() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
@@ -134,20 +133,20 @@ async fn an_erasure_takes_what_is_dated_ahead_and_had_arrived() {
     WALL.store(1, Ordering::SeqCst);
     PASSED.store(1, Ordering::SeqCst);
     engine.append(vec![record("acme", "later", ahead())]).await.unwrap();
-    assert_eq!(ids(&engine).await, ["later", "other"], "it came after");
+    assert_eq!(ids(&engine).await, ["later", "other"], "it arrived afterwards");
     engine.flush().await.unwrap();
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(ids(&engine).await, ["later", "other"]);
     let erasures = engine.catalog().state().document.erasures.clone();
-    assert_eq!(erasures[0].erased, 3, "they are out of the files");
+    assert_eq!(erasures[0].erased, 3, "they are removed from the files");
     engine.erase("acme", ErasureSelector::All, "k").await.unwrap();
     assert_eq!(ids(&engine).await, ["other"]);
     engine.close().await.unwrap();
 }
 
-/// Half of a call waits for the other half, and is dated ahead.
+/// A part of a call with a future date waits for the other part.
 #[tokio::test]
-async fn an_erasure_takes_parts_that_wait_and_are_dated_ahead() {
+async fn an_erasure_includes_waiting_parts_with_a_future_date() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
@@ -169,9 +168,9 @@ async fn an_erasure_takes_parts_that_wait_and_are_dated_ahead() {
         .append_parts_as(&operator, vec![(RecordPart::Figures, record("acme", "later", ahead()))])
         .await
         .unwrap();
-    assert_eq!(ids(&engine).await, ["later", "other"], "it came after");
+    assert_eq!(ids(&engine).await, ["later", "other"], "it arrived afterwards");
     engine.close().await.unwrap();
-    // The log brings none of them back.
+    // A replay of the log restores none of them.
     let engine = open(&folder, parts()).await;
     assert_eq!(ids(&engine).await, ["later", "other"]);
     engine.flush().await.unwrap();
@@ -180,9 +179,9 @@ async fn an_erasure_takes_parts_that_wait_and_are_dated_ahead() {
     engine.close().await.unwrap();
 }
 
-/// A late part names the user whom its stored record did not name.
+/// A late part names the user, whom its stored record did not name.
 #[tokio::test]
-async fn an_erasure_takes_a_record_with_the_late_part_that_names_the_user() {
+async fn an_erasure_includes_a_record_whose_late_part_names_the_user() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
@@ -190,7 +189,7 @@ async fn an_erasure_takes_a_record_with_the_late_part_that_names_the_user() {
     let ahead = || start() + Duration::hours(5);
     let nameless = Record { user_id: None, ..record("acme", "a", ahead()) };
     engine.append_parts_as(&operator, vec![(RecordPart::Figures, nameless)]).await.unwrap();
-    // It is stored alone when it has waited long enough.
+    // The record is stored without the part when the wait is over.
     for clock in [&WALL, &PASSED] {
         clock.store(3_600, Ordering::SeqCst);
     }
@@ -207,7 +206,7 @@ async fn an_erasure_takes_a_record_with_the_late_part_that_names_the_user() {
 }
 
 #[tokio::test]
-async fn a_leap_of_the_clock_destroys_nothing_until_the_time_is_confirmed() {
+async fn a_leap_of_the_clock_deletes_nothing_until_the_time_is_confirmed() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
@@ -223,10 +222,10 @@ async fn a_leap_of_the_clock_destroys_nothing_until_the_time_is_confirmed() {
     assert!(engine.status().clock_in_doubt && engine.status().writable);
     assert_eq!(engine.status().files, 1);
     engine.close().await.unwrap();
-    // A restart confirms nothing.
+    // A restart does not confirm the time.
     let engine = open(&folder, parts()).await;
     assert!(engine.maintain(Job::Expire, false).await.is_err());
-    // The clock is set right: all is as it was.
+    // With the clock corrected, everything works as before.
     WALL.store(60, Ordering::SeqCst);
     assert!(!engine.status().clock_in_doubt);
     engine.maintain(Job::Expire, false).await.unwrap();
@@ -241,7 +240,7 @@ async fn a_leap_of_the_clock_destroys_nothing_until_the_time_is_confirmed() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_quiet_or_starts_after_a_pause_expires() {
+async fn an_idle_server_and_one_started_after_a_pause_expire_records() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
@@ -250,7 +249,7 @@ async fn a_server_that_is_quiet_or_starts_after_a_pause_expires() {
     WALL.store(4 * DAY, Ordering::SeqCst);
     PASSED.store(4 * DAY, Ordering::SeqCst);
     engine.maintain(Job::Expire, false).await.unwrap();
-    assert_eq!(engine.status().files, 0, "quiet");
+    assert_eq!(engine.status().files, 0, "idle");
     engine.append(vec![record("dev", "2", start() + Duration::days(4))]).await.unwrap();
     engine.close().await.unwrap();
     WALL.store(40 * DAY, Ordering::SeqCst);
@@ -268,9 +267,9 @@ async fn lines(
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// An export of many days that is read slowly: it reads ahead by a few days only.
+/// An export of many days with a slow reader: it reads ahead by a few days only.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
+async fn an_export_leaves_out_erased_records_and_ends_when_its_key_does() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, Dependencies::default()).await;
     let days = (0..DAYS).map(|day| Record {
@@ -278,7 +277,8 @@ async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
         ..record("acme", &format!("{day:02}"), start() - Duration::days(DAYS - day))
     });
     engine.append(days.collect()).await.unwrap();
-    let (scopes, now) = ([Scope::Export, Scope::View].into(), Utc::now());
+    let scopes = [Scope::Export, Scope::View].into();
+    let now = Utc::now();
     let key = NewKey { organisation: Some("acme".to_owned()), scopes, ..NewKey::default() };
     let id = engine
         .catalog()
@@ -301,7 +301,7 @@ async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
         .filter(|line| line.chars().nth(8).is_some_and(|last| "02468".contains(last)))
         .count();
     let bob = rest.len() - ada;
-    assert!(ada <= 4, "{ada} of the user who was erased: {rest:?}");
+    assert!(ada <= 4, "{ada} of the erased user: {rest:?}");
     assert_eq!(bob, 15);
 
     let mut sql =
@@ -314,15 +314,15 @@ async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
         .unwrap();
     let refused = cut.next().await.unwrap().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Denied);
-    assert!(cut.next().await.is_none(), "nothing comes after");
+    assert!(cut.next().await.is_none(), "the stream has ended");
     assert_eq!(sql.next().await.unwrap().unwrap_err().kind(), ErrorKind::Denied);
     let reader = engine.reader_as(&access);
     assert_eq!(reader.export(&request).await.err().unwrap().kind(), ErrorKind::Denied);
     engine.close().await.unwrap();
 }
 
-/// A statement whose rows come in many batches, since the queue of a statement holds a few.
-async fn filled_with_many(engine: &Engine) {
+/// Appends enough records for many batches, since the queue of a statement holds a few.
+async fn fill_with_many(engine: &Engine) {
     let record = |number: usize| Record {
         user_id: Some(if number.is_multiple_of(2) { "ada" } else { "bob" }.to_owned()),
         ..record("acme", &format!("{number:06}"), start() - Duration::seconds(1))
@@ -336,7 +336,8 @@ async fn filled_with_many(engine: &Engine) {
 }
 
 async fn viewer(engine: &Engine) -> (Access, String) {
-    let (scopes, now) = ([Scope::Export, Scope::View, Scope::Analytics].into(), Utc::now());
+    let scopes = [Scope::Export, Scope::View, Scope::Analytics].into();
+    let now = Utc::now();
     let key = NewKey { organisation: Some("acme".to_owned()), scopes, ..NewKey::default() };
     let id = engine
         .catalog()
@@ -346,14 +347,15 @@ async fn viewer(engine: &Engine) -> (Access, String) {
     (engine.access("k").unwrap(), id)
 }
 
-/// Reads an answer to its end: how many rows came, and the error that it ended with.
+/// Reads an answer to its end. Returns the number of rows and the final error.
 async fn read_out(answer: crate::query::Answer) -> (usize, Option<ErrorKind>) {
-    let (mut rows, mut batches) = (0, answer.batches);
+    let mut rows = 0;
+    let mut batches = answer.batches;
     while let Some(batch) = batches.next().await {
         match batch {
             Ok(batch) => rows += batch.num_rows(),
             Err(error) => {
-                assert!(batches.next().await.is_none(), "nothing comes after {error}");
+                assert!(batches.next().await.is_none(), "the stream has ended with {error}");
                 return (rows, Some(error.kind()));
             }
         }
@@ -365,13 +367,15 @@ async fn read_out(answer: crate::query::Answer) -> (usize, Option<ErrorKind>) {
 async fn an_answer_ends_when_records_that_its_reader_sees_are_erased() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, Dependencies::default()).await;
-    filled_with_many(&engine).await;
+    fill_with_many(&engine).await;
     let (access, _) = viewer(&engine).await;
-    let (ours, all) = (engine.reader_as(&access), engine.reader());
-    let (nothing, statement) = (Params::new(), "select id, user_id from logs order by id");
+    let ours = engine.reader_as(&access);
+    let all = engine.reader();
+    let nothing = Params::new();
+    let statement = "select id, user_id from logs order by id";
     // Another organisation's erasure changes nothing for this one.
-    let (mine, whole) =
-        (ours.sql(statement, &nothing).await.unwrap(), all.sql(statement, &nothing).await.unwrap());
+    let mine = ours.sql(statement, &nothing).await.unwrap();
+    let whole = all.sql(statement, &nothing).await.unwrap();
     engine.erase("dev", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert_eq!(read_out(mine).await, (50_000, None));
     assert_eq!(read_out(whole).await.1, Some(ErrorKind::Conflict));
@@ -386,7 +390,7 @@ async fn an_answer_ends_when_records_that_its_reader_sees_are_erased() {
     engine.erase("acme", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert_eq!(read_out(report).await.1, Some(ErrorKind::Conflict));
     let (rows, ended) = read_out(ours.sql(statement, &nothing).await.unwrap()).await;
-    assert_eq!((rows, ended), (24_999, None), "asked again, it is answered without them");
+    assert_eq!((rows, ended), (24_999, None), "a new statement is answered without them");
     engine.close().await.unwrap();
 }
 
@@ -405,7 +409,7 @@ async fn an_answer_that_has_no_rows_yet_ends_when_its_key_does() {
         .await
         .unwrap();
     assert_eq!(read_out(answer).await, (0, Some(ErrorKind::Denied)));
-    // It is called off, not only left.
+    // The query is cancelled, not only abandoned.
     for _ in 0..6_000 {
         if engine.status().queries_running == 0 {
             break;

@@ -1,13 +1,12 @@
-//! The one writer: takes appends from all threads, writes them as groups, and shows them once they
-//! are durable.
+//! The single writer: takes appends from all threads, writes them in groups, and shows them once
+//! they are durable.
 //!
-//! While one group is on its way to the disk the next one gathers, so many small appends share one
-//! fsync. An id that was seen already is dropped here, where appends have an order, and so is a row
-//! beyond its organisation's quota. The sender of a second copy is acked with the group, when the
-//! first one of the two is durable. A group that the log could not take, as on a full disk, is
-//! refused and forgotten, so that it can be sent again. After a failed fsync everything is refused
-//! with the reason until the engine is opened anew. What it does with halves of records is in
-//! [`super::joining`].
+//! While one group is written to the disk the next one gathers, so many small appends share one
+//! fsync. Known ids and rows over an organisation's quota are dropped here, where appends have an
+//! order. The sender of a duplicate is acknowledged with the group, when the first copy is durable.
+//! A group that the log could not write, for example on a full disk, is refused and forgotten, so
+//! that it can be sent again. After a failed fsync everything is refused with the reason until the
+//! engine is reopened. Parts of records are handled in [`super::part_join`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -33,44 +32,44 @@ use crate::usage::{Meter, counted_at};
 use crate::view::ViewCell;
 use crate::wal::{Kind, Payload, Wal};
 
-/// A group ends at this many bytes of rows, so that the first of many waiting writers is not kept
+/// Maximum bytes of rows in a group, so that the first of many waiting senders is not delayed for
 /// long.
 const GROUP_BYTES: usize = 16 << 20;
-/// A day of rows, or a part of a record, counts as so many bytes, so that a group has no more of
+/// Bytes for which a day of rows, or a part of a record, counts, so that a group has no more of
 /// them than a flush may have.
 pub(super) const DAY_BYTES: usize = GROUP_BYTES / DAYS;
 
-/// What the writer is asked to do.
+/// Commands of the engine to the writer.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Make a batch durable and show it.
     Append(Box<Append>),
-    /// Make halves of records durable, show them, and join those whose other half is there.
+    /// Make parts of records durable, show them, and join those whose other parts are there.
     Parts(Box<Parts>),
-    /// Store the halves that have waited long enough.
+    /// Store the parts whose wait is over.
     Settle,
-    /// Store the halves that are dated ahead.
+    /// Store the parts with a future date.
     StoreAhead,
-    /// End the live memtables and the segment they came from; answers the parts whose records are
-    /// in the table when what is frozen is.
+    /// End the live memtables and the segment that they came from. Returns the parts whose records
+    /// are in the table once the frozen rows are.
     Freeze(oneshot::Sender<Result<Ended>>),
-    /// Forget late parts that their records have now, or that nothing can take; of some records
-    /// nothing may be kept of what was said.
+    /// Forget late parts that their records contain now, or that cannot be added. For the untracked
+    /// records, no content may be kept.
     Amended { parts: Vec<LatePart>, untracked: Vec<u128> },
     /// Forget segments up to that sequence, which both tables cover.
     Trim(u64),
     /// Remember ids that other nodes stored.
     Remember(Vec<(u128, SeenState)>),
-    /// Note that the log was closed: nothing is asked for after this.
+    /// Close the log; no command follows.
     Close,
 }
 
-/// What a freeze came to.
+/// Result of a freeze.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// Parts whose records are in the table when what is frozen is.
+    /// Parts whose records are in the table once the frozen rows are.
     pub(super) late: Vec<LatePart>,
-    /// The last frame that is frozen. What is frozen later, since it is of many days, belongs to
+    /// The last frozen frame. Rows that are frozen later, because they are of many days, belong to
     /// the next flush.
     pub(super) last_sequence: u64,
 }
@@ -81,7 +80,7 @@ pub(super) struct Append {
     pub(super) rows: Rows,
     pub(super) batch: RecordBatch,
     pub(super) payload: Payload,
-    /// What each row is known by.
+    /// Keys of the rows.
     pub(super) keys: Vec<u128>,
     /// Number of days of the rows.
     pub(super) days: usize,
@@ -89,10 +88,10 @@ pub(super) struct Append {
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
 
-/// Who is answered what, and of which rows.
+/// Sender, receipt and table of an append.
 type Reply = (oneshot::Sender<Result<Receipt>>, Receipt, Rows);
 
-/// Figures that the writer keeps for others to read.
+/// Figures that the writer publishes.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
@@ -105,11 +104,11 @@ pub(super) struct Counters {
     pub(super) compactions: AtomicU64,
     pub(super) wal_bytes: AtomicU64,
     pub(super) wal_segments: AtomicU64,
-    /// Halves that wait.
+    /// Waiting parts.
     pub(super) waiting: AtomicU64,
-    /// Until when the first of them waits, µs since 1970-01-01; `i64::MAX` if none does.
+    /// End of the first wait, µs since 1970-01-01; `i64::MAX` if no part waits.
     pub(super) waiting_until: AtomicI64,
-    /// When a flush is due for what the log holds, though no row may be; as above.
+    /// Time of the next flush that clears the log, even if there are no rows; as above.
     pub(super) clear_log_at: AtomicI64,
 }
 
@@ -134,7 +133,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts what became of records.
+    /// Counts the results of an append.
     pub(super) fn count(&self, receipt: &Receipt) {
         self.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
         self.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
@@ -143,12 +142,12 @@ impl Counters {
     }
 }
 
-/// What the writer owns and what it shares.
+/// State of the writer, its own and shared.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) wal: Wal,
     pub(super) recent: DedupWindow,
-    /// Parts of records that were stored or taken as late ones lately.
+    /// Parts of records that were stored, or accepted as late, recently.
     pub(super) recent_parts: DedupWindow,
     pub(super) meter: Meter,
     pub(super) catalog: Catalog,
@@ -158,11 +157,12 @@ pub(super) struct Writer {
     pub(super) late: Late<MemoryReservation>,
     /// The last frame that was frozen.
     pub(super) frozen_to: u64,
-    /// The memtables end at so many days.
-    pub(super) most_days: usize,
-    /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
+    /// Days of rows at which the memtables end.
+    pub(super) max_days: usize,
+    /// Time at which the log is to be cleared of data that it need not, or must not, hold any
+    /// longer, µs.
     pub(super) clear_log_at: i64,
-    /// How long halves wait, µs, and how many bytes of them at most.
+    /// Maximum wait of parts, µs, and maximum bytes of waiting parts.
     pub(super) join_micros: i64,
     pub(super) join_bytes: u64,
     pub(super) policy: Arc<Policy>,
@@ -172,11 +172,11 @@ pub(super) struct Writer {
     pub(super) flush_micros: i64,
     pub(super) now: fn() -> DateTime<Utc>,
     pub(super) on_failure: OnFailure,
-    /// Held until the last frame is written, however the engine goes.
+    /// Held until the last frame is written, however the engine ends.
     pub(super) _lock: Arc<FolderLock>,
 }
 
-/// Hears why the log failed.
+/// Callback that receives the error of a failed log.
 pub(super) struct OnFailure(pub(super) Box<dyn Fn(&Error) + Send + Sync>);
 
 impl std::fmt::Debug for OnFailure {
@@ -186,7 +186,7 @@ impl std::fmt::Debug for OnFailure {
 }
 
 impl Writer {
-    /// Works until every sender is gone.
+    /// Runs until every sender is dropped.
     pub(super) fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         while let Some(command) = commands.blocking_recv() {
             let mut next = Some(command);
@@ -203,7 +203,7 @@ impl Writer {
                         None
                     }
                     Command::Freeze(done) => {
-                        // The flush that asked may have been called off; the rows stay frozen for
+                        // The requesting flush may have been cancelled; the rows stay frozen for
                         // the next one.
                         let ended =
                             self.freeze().map(|late| Ended { late, last_sequence: self.frozen_to });
@@ -213,14 +213,14 @@ impl Writer {
                     Command::Amended { parts, untracked } => {
                         self.late.forget(&parts);
                         untracked.into_iter().for_each(|key| self.recent.mark_untracked(key));
-                        // They are in the log still.
+                        // The log still holds the parts.
                         self.clear_log_within(self.flush_micros);
                         None
                     }
                     Command::Trim(covered) => {
                         if let Err(error) = self.wal.trim(covered) {
-                            // Segments that stay are replayed and passed over, so this costs disk,
-                            // not truth.
+                            // Remaining segments are skipped in a replay, so this costs only disk
+                            // space.
                             tracing::warn!(
                                 error = error.chain(),
                                 "cannot trim the write-ahead log"
@@ -243,8 +243,8 @@ impl Writer {
         }
     }
 
-    /// Writes the first append and what waits behind it as one group; answers the command that
-    /// ended the gathering.
+    /// Writes the first append and the queued ones as one group. Returns the command that ended the
+    /// group.
     fn append_group(
         &mut self,
         first: Append,
@@ -288,23 +288,25 @@ impl Writer {
                     counted.push((rows, batch, keys, decided));
                 }
                 Err(error) => {
-                    // Its ids count as known now, so a second send would be acked and dropped: stop
-                    // here instead.
+                    // The ids count as known now, so a second copy would be acknowledged and
+                    // dropped: the log closes instead.
                     (self.on_failure.0)(&error);
                     let _ = reply.send(Err(error));
                 }
             }
         }
         let payloads: Vec<&Payload> = fresh.iter().map(|(_, _, payload, ..)| payload).collect();
-        // A duplicate is acked only if its first copy can be durable, so a failed log acks nothing.
-        let written = match payloads.is_empty() {
-            true => self.wal.ready().map(|()| 0),
-            false => self.wal.append(&payloads),
+        // A duplicate is acknowledged only if its first copy can be durable, so a failed log
+        // acknowledges nothing.
+        let written = if payloads.is_empty() {
+            self.wal.ready().map(|()| 0)
+        } else {
+            self.wal.append(&payloads)
         };
         match written {
             Ok(_) => {
                 for (rows, batch, _, permit, mut keys) in fresh {
-                    // Parts of a record that came whole now add nothing to it.
+                    // Parts of a record that arrived complete add nothing to it.
                     keys.retain(|key| self.waiting.forget(*key));
                     let view_cell = if rows == Rows::Logs { &self.logs } else { &self.feedback };
                     let live_bytes =
@@ -324,8 +326,7 @@ impl Writer {
         }
     }
 
-    /// Forgets rows that the log could not take, so that they can be sent again, and what was
-    /// counted of them.
+    /// Forgets rows that the log could not write, and their counts, so that they can be sent again.
     fn take_back(
         &mut self,
         rows: Rows,
@@ -336,8 +337,12 @@ impl Writer {
     ) {
         let stored = keys.iter().zip(&decided.kept).filter(|(_, kept)| **kept);
         stored.for_each(|(key, _)| self.recent.forget(*key));
-        let columns = (batch.column_by_name("organisation_id"), batch.column_by_name("created_at"));
-        let (Rows::Logs, (Some(organisations), Some(times))) = (rows, columns) else { return };
+        if rows != Rows::Logs {
+            return;
+        }
+        let organisations = batch.column_by_name("organisation_id");
+        let times = batch.column_by_name("created_at");
+        let (Some(organisations), Some(times)) = (organisations, times) else { return };
         let rows = organisations
             .as_string_view()
             .iter()
@@ -363,9 +368,9 @@ impl Writer {
     }
 
     /// Ends the live memtables, whose rows a flush then moves, and returns the late parts. Parts
-    /// that waited long enough are among the rows. The others, and late parts, are written to the
-    /// log again first, in frames after those that the flush covers, since these are trimmed. On an
-    /// error nothing is frozen.
+    /// whose wait is over are among the rows. The other parts, waiting and late, are first written
+    /// to the log again, in frames after those that the flush covers, because these are trimmed. On
+    /// an error nothing is frozen.
     fn freeze(&mut self) -> Result<Vec<LatePart>> {
         self.settle_waiting();
         let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
@@ -385,26 +390,26 @@ impl Writer {
         Ok(self.late.iter().cloned().collect())
     }
 
-    /// Ends the memtables if their rows are of many days, whichever way these came: each is a file
-    /// of the next flush, and many of them hold up those of others.
+    /// Ends the memtables if their rows are of many days: each day is a file of the next flush, and
+    /// many of them delay the flushes of others.
     fn end_many_days(&mut self) {
         let days = self.logs.live_days().max(self.feedback.live_days());
-        if days <= self.most_days {
+        if days <= self.max_days {
             return;
         }
         match self.freeze() {
             Ok(_) => {
-                self.most_days = DAYS;
+                self.max_days = DAYS;
                 self.flush_wanted.notify_one();
             }
-            // Nothing is frozen, and the next flush says why; what waits is not written to the log
-            // each time.
-            Err(_) => self.most_days = days.saturating_mul(2),
+            // Nothing is frozen, and the next flush reports the error. Doubling the bound avoids
+            // writing the waiting parts to the log each time.
+            Err(_) => self.max_days = days.saturating_mul(2),
         }
     }
 
-    /// Writes waiting and late parts to the log again. If the disk has no room for that, waiting
-    /// parts become records now: a flush of rows is what makes room in the log of a bucket.
+    /// Writes waiting and late parts to the log again. If the disk is too full for that, waiting
+    /// parts become records now: with a bucket, a flush of rows frees space in the log.
     fn carry_or_store(&mut self) -> Result<()> {
         let mut carried = self.carry_waiting();
         if carried.as_ref().is_err_and(|error| is_disk_full(error)) {
@@ -418,13 +423,14 @@ impl Writer {
         })
     }
 
-    /// Has a flush clear the log within so many µs.
+    /// Schedules a flush that clears the log within so many µs.
     pub(super) fn clear_log_within(&mut self, micros: i64) {
         self.clear_log_at =
             self.clear_log_at.min((self.now)().timestamp_micros().saturating_add(micros));
     }
 
-    /// Whether the log holds much that came to nothing, though no rows may wait for a flush.
+    /// Returns true if the log is much longer than its live rows and parts, even if no rows wait
+    /// for a flush.
     fn log_is_long(&self) -> bool {
         let needed =
             self.flush_bytes.saturating_add(self.waiting.bytes()).saturating_add(self.late.bytes());
@@ -433,11 +439,11 @@ impl Writer {
 
     fn ack(&self, replies: Vec<Reply>) {
         for (reply, receipt, rows) in replies {
-            // These figures are of records.
+            // These counters are of records.
             if rows == Rows::Logs {
                 self.counters.count(&receipt);
             }
-            // A caller that stopped waiting has its rows kept all the same.
+            // Rows are kept even if the caller stopped waiting.
             let _ = reply.send(Ok(receipt));
         }
     }
@@ -454,8 +460,8 @@ impl Writer {
         }
     }
 
-    /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only
-    /// if there are any.
+    /// Removes rows with a known id or over a quota. The payload is encoded again only if there are
+    /// any.
     fn admit(
         &mut self,
         batch: RecordBatch,
@@ -467,11 +473,10 @@ impl Writer {
         Ok(Admitted { fresh: only(Kind::Logs, batch, payload, &decided.kept)?, decided })
     }
 
-    /// Which rows are kept: those whose id was not seen, within quotas.
+    /// Decides which rows are stored: those with an unknown id, within quotas.
     ///
-    /// An id is remembered only if its row is stored, so that a row which came too much can come
-    /// again later. `known` says what is then known of each; of those for which it says nothing,
-    /// that they are whole.
+    /// An id is remembered only if its row is stored, so that a row over a quota can be sent again
+    /// later. `known` is the state to remember for each row; rows without one are complete.
     pub(super) fn decide(
         &mut self,
         batch: &RecordBatch,
@@ -491,7 +496,8 @@ impl Writer {
         let rules = self.catalog.rules();
         let mut tally = self.meter.tally();
         let mut receipt = Receipt::default();
-        let (mut kept, mut over) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+        let mut kept = Vec::with_capacity(keys.len());
+        let mut over = Vec::with_capacity(keys.len());
         let mut last: Option<(&str, Option<u64>, i64)> = None;
         for (row, ((organisation, created_at), key)) in rows.zip(keys).enumerate() {
             let organisation = organisation.unwrap_or_default();
@@ -520,7 +526,7 @@ impl Writer {
                     );
                     tally.store(organisation, micros);
                     receipt.accepted += 1;
-                    // Stored all the same: the clock, or the plan, may be about to be corrected.
+                    // Stored anyway: the clock, or the plan, may be corrected soon.
                     receipt.past_retention += u64::from(*created_at < seen_since);
                 }
             }
@@ -531,7 +537,7 @@ impl Writer {
         Ok(Decided { kept, over, receipt })
     }
 
-    /// Takes out states of feedback that came already.
+    /// Removes states of feedback that are known.
     fn admit_feedback(
         &mut self,
         batch: RecordBatch,
@@ -564,25 +570,25 @@ impl Writer {
     }
 }
 
-/// What of an append is taken.
+/// Accepted rows of an append.
 struct Admitted {
-    /// The rows, with their bytes for the log; none if none is.
+    /// The rows, with their encoding for the log; `None` if no row is left.
     fresh: Option<(RecordBatch, Payload)>,
     decided: Decided,
 }
 
-/// What becomes of the rows of an append.
+/// Decision about the rows of an append.
 #[derive(Debug)]
 pub(super) struct Decided {
-    /// Which are kept.
+    /// True for each row that is stored.
     pub(super) kept: Vec<bool>,
-    /// Which are not, because of a quota.
+    /// True for each row that is refused because of a quota.
     over: Vec<bool>,
     pub(super) receipt: Receipt,
 }
 
-/// Gathers what waits behind a first command of its kind, up to a bound; answers the command that
-/// ended the gathering too.
+/// Gathers the queued commands of the same kind behind a first one, up to a bound. Also returns the
+/// command that ended the gathering.
 pub(super) fn gather<T>(
     first: T,
     commands: &mut mpsc::UnboundedReceiver<Command>,
@@ -604,8 +610,8 @@ pub(super) fn gather<T>(
     (group, None)
 }
 
-/// The rows that are kept, with their bytes for the log; those that came if all are, none if none
-/// is.
+/// Returns the selected rows with their encoding for the log: the given one if all are selected,
+/// and `None` if no row is.
 fn only(
     kind: Kind,
     batch: RecordBatch,
@@ -620,7 +626,7 @@ fn only(
     Ok(Some((kept, payload)))
 }
 
-/// The rows that are kept; none if none is.
+/// Returns the selected rows, or `None` if no row is selected.
 pub(super) fn kept_rows(batch: RecordBatch, kept: &[bool]) -> Result<Option<RecordBatch>> {
     if kept.iter().all(|kept| *kept) {
         return Ok(Some(batch));
@@ -629,6 +635,6 @@ pub(super) fn kept_rows(batch: RecordBatch, kept: &[bool]) -> Result<Option<Reco
         return Ok(None);
     }
     let kept = filter_record_batch(&batch, &BooleanArray::from(kept.to_vec()))
-        .map_err(|cause| Error::internal("cannot take rows out of a batch").with_source(cause))?;
+        .map_err(|cause| Error::internal("cannot select rows of a batch").with_source(cause))?;
     Ok(Some(tighten(&kept)))
 }

@@ -136,7 +136,7 @@ pub(super) async fn shown(
     }
     let room = room(app, access, &record)?;
     let reader = app.engine.reader_as(access);
-    let feedback = reader.said_of(&record).await?;
+    let feedback = reader.feedback_on(&record).await?;
     reader.hide(&mut record);
     let withheld = reader.withheld_from_log();
     let hidden = withheld.clone();
@@ -155,7 +155,7 @@ pub(super) async fn shown(
 async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Response, Failure> {
     let room = room(app, access, &record)?;
     let reader = app.engine.reader_as(access);
-    let feedback = reader.said_of(&record).await?;
+    let feedback = reader.feedback_on(&record).await?;
     reader.hide(&mut record);
     let state = app.engine.catalog().state();
     let organisation =

@@ -221,7 +221,7 @@ fn encode_refusals(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt:
 
 /// Encodes the state of the maintenance jobs, with the name of the job as a label.
 fn encode_jobs(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let upkeep = engine.upkeep();
+    let upkeep = engine.maintenance_state();
     let seconds = |at: Option<DateTime<Utc>>| at.map_or(0, |at| at.timestamp());
     let of = |value: &dyn Fn(&Run) -> i64| {
         let gauges = Family::<Labels, Gauge>::default();

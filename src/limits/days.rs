@@ -4,7 +4,7 @@
 //! A body of a few hundred kilobytes can name ten thousand days. An organisation whose rows in
 //! memory span [`DAYS`] days waits for a flush before it adds more days. A request with more days
 //! is cut into parts of at most [`DAYS`] days ([`cut`], [`cut_at`]). The writer bounds the days of
-//! a flush, whichever way rows come: it ends the memtable.
+//! a flush, in whatever way rows arrive, by ending the memtable.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// The days of rows in memory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Days {
-    of: Arc<Mutex<HashMap<String, BTreeSet<i64>>>>,
+    organisations: Arc<Mutex<HashMap<String, BTreeSet<i64>>>>,
     flushed: Arc<Notify>,
     wait: Duration,
     flush_wanted: Arc<Notify>,
@@ -29,7 +29,7 @@ impl Days {
     /// Creates an empty set. A writer with too many days waits up to `wait`, and asks for a flush
     /// through `flush_wanted`.
     pub fn new(wait: Duration, flush_wanted: Arc<Notify>) -> Self {
-        Self { of: Arc::default(), flushed: Arc::default(), wait, flush_wanted }
+        Self { organisations: Arc::default(), flushed: Arc::default(), wait, flush_wanted }
     }
 
     /// Counts the days of new rows. Each row is an organisation and a day.
@@ -64,28 +64,29 @@ impl Days {
     }
 
     fn try_take(&self, wanted: &HashMap<&str, BTreeSet<i64>>) -> bool {
-        let mut of = self.of.lock();
-        let fits = wanted.iter().all(|(organisation, days)| match of.get(*organisation) {
-            Some(known) => {
-                known.len() + days.difference(known).count() <= DAYS || days.is_subset(known)
-            }
-            // Rows that a program appends at once, without `cut`, must still fit.
-            None => true,
-        });
+        let mut organisations = self.organisations.lock();
+        let fits =
+            wanted.iter().all(|(organisation, days)| match organisations.get(*organisation) {
+                Some(known) => {
+                    known.len() + days.difference(known).count() <= DAYS || days.is_subset(known)
+                }
+                // Rows that a program appends at once, without `cut`, must still fit.
+                None => true,
+            });
         if fits {
             for (organisation, days) in wanted {
-                match of.get_mut(*organisation) {
+                match organisations.get_mut(*organisation) {
                     Some(known) => known.extend(days),
-                    None => drop(of.insert((*organisation).to_owned(), days.clone())),
+                    None => drop(organisations.insert((*organisation).to_owned(), days.clone())),
                 }
             }
         }
         fits
     }
 
-    /// Forgets all days because a flush that writes them has begun.
+    /// Forgets all days, because a flush that writes them has started.
     pub fn clear(&self) {
-        self.of.lock().clear();
+        self.organisations.lock().clear();
         self.flushed.notify_waiters();
     }
 }
@@ -105,7 +106,7 @@ pub fn cut_at(days_of_rows: impl IntoIterator<Item = Option<i64>>) -> Vec<usize>
     starts
 }
 
-/// Cuts what comes at once into parts of at most [`DAYS`] days, in order.
+/// Cuts the rows of a request into parts of at most [`DAYS`] days, in order.
 pub fn cut<T>(mut rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
     let starts = cut_at(rows.iter().map(day));
     let mut parts: Vec<Vec<T>> =
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_at_once_is_cut_by_days_and_keeps_its_order() {
+    fn a_request_is_cut_by_days_and_keeps_its_order() {
         let days = DAYS as i64;
         let rows: Vec<i64> = (0..2 * days + 1).flat_map(|day| [day, day]).collect();
         let parts = cut(rows.clone(), |day| Some(*day));
@@ -150,6 +151,9 @@ mod tests {
         let refused = Days { wait: Duration::ZERO, ..days.clone() };
         let error = refused.take(of("acme", 100_000, 1)).await.unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Busy);
-        assert!(refused.take(of("zen", 0, DAYS + 5)).await.is_ok(), "nothing of it is in memory");
+        assert!(
+            refused.take(of("zen", 0, DAYS + 5)).await.is_ok(),
+            "none of its rows are in memory"
+        );
     }
 }

@@ -24,6 +24,7 @@ pub const EXPORTS: u64 = 16;
 pub const DOWNLOADS: u64 = 16;
 /// Most replays that run at once.
 pub const REPLAYS: u64 = 16;
-/// Days of which rows of one organisation are in memory. A memtable ends at so many days of all
-/// organisations, since a flush writes one file or more for each: about three seconds of work.
+/// Maximum days of the rows of one organisation in memory. A memtable ends at this number of days
+/// of all organisations, since a flush writes one file or more for each: about three seconds of
+/// work.
 pub const DAYS: usize = 1_000;

@@ -181,9 +181,9 @@ impl Pool {
         Ok(room)
     }
 
-    /// Takes up to this many units, as far as they are free, regardless of shares: for acked rows,
-    /// which must be held.
-    pub fn take_what_is_left(&self, holder: &Holder, units: u64) -> MemoryReservation {
+    /// Takes up to this many units, as far as they are free, regardless of shares: acknowledged
+    /// rows must be held.
+    pub fn take_available(&self, holder: &Holder, units: u64) -> MemoryReservation {
         let mut room = self.room(holder);
         let mut state = self.0.state.lock();
         let taken = units.min(state.free);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_leaves_room_however_many_others_ask_for_all() {
+    fn an_organisation_leaves_room_even_if_many_ask_for_everything() {
         for (share, alone) in [(Share::Half, 500), (Share::ThreeQuarters, 750)] {
             let pool = Pool::new(1_000, share);
             assert_eq!(pool.most(&of("0")), alone);
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!((part.units(), pool.free()), (10, 90));
         drop(part);
         assert_eq!(pool.free(), 100);
-        assert_eq!(pool.take_what_is_left(&of("a"), 1_000).units(), 100);
+        assert_eq!(pool.take_available(&of("a"), 1_000).units(), 100);
     }
 
     #[tokio::test]
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_is_called_off_or_closed_blocks_nobody() {
+    async fn a_cancelled_or_closed_wait_blocks_nobody() {
         let pool = Pool::new(100, Share::Half);
         let held = pool.try_take(&of("a"), 50).unwrap();
         let waiting = tokio::spawn({
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_an_owner_ever_gets_counts_as_all_that_it_gets() {
+    async fn a_request_above_the_share_of_its_owner_gets_the_share() {
         let pool = Pool::new(100, Share::ThreeQuarters);
         assert_eq!(pool.take(&of("a"), 1_000, LONG).await.unwrap().units(), 75);
         assert_eq!(Pool::new(1, Share::Half).take(&of("a"), 5, LONG).await.unwrap().units(), 1);

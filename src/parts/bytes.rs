@@ -1,9 +1,9 @@
-//! Bytes of parts, in total and of each organisation, so that an organisation with many parts uses
-//! up its own room only.
+//! Bytes of parts, in total and by organisation, so that an organisation with many parts uses up
+//! its own share only.
 
 use std::collections::HashMap;
 
-/// Returns the number of the organisation of a key. [`crate::dedupe`] makes keys.
+/// Returns the number of the organisation of a key. [`crate::dedupe`] creates keys.
 pub(super) fn organisation_of(key: u128) -> u32 {
     (key >> 96) as u32
 }

@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 use chrono::{DateTime, Utc};
 
 use super::{
-    Bytes, MAX_PIECES, RecordPart, figures_of, join, join_all, organisation_of, says_outcome,
+    Bytes, MAX_FRAGMENTS, RecordPart, figures_of, has_outcome, join, join_all, organisation_of,
 };
 use crate::record::Record;
 
-/// Bytes of text from which a record waits for no more fragments.
+/// Bytes of text at which a record waits for no more fragments.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Relation of an arriving part to the waiting ones.
@@ -28,7 +28,7 @@ pub enum Admission {
     /// The part has new content, or is the first of its record.
     New,
     /// The part has arrived before.
-    SeenState,
+    Duplicate,
 }
 
 /// Waiting parts, by the key of their record.
@@ -83,13 +83,13 @@ impl SoFar {
     }
 
     /// Returns true if a part has any content of the call.
-    pub fn says_something(&self) -> bool {
-        self.parts.iter().any(|part| says_something(part))
+    pub fn has_content(&self) -> bool {
+        self.parts.iter().any(|part| has_content(part))
     }
 }
 
 /// Returns true if the part has any content of the call.
-pub fn says_something(part: &Record) -> bool {
+pub fn has_content(part: &Record) -> bool {
     [&part.request, &part.response]
         .into_iter()
         .any(|message| message.body.is_some() || message.headers.is_some())
@@ -105,8 +105,8 @@ struct Pending<R> {
     held_bytes: u64,
     /// Bytes of the text in all parts.
     text_bytes: usize,
-    /// When the first part came, µs since 1970-01-01; `i64::MAX` if that is not known.
-    came_micros: i64,
+    /// Arrival of the first part, µs since 1970-01-01; `i64::MAX` if unknown.
+    arrived_micros: i64,
     room: Vec<R>,
 }
 
@@ -127,7 +127,7 @@ impl<R> Pending<R> {
             prints: vec![print],
             held_bytes,
             text_bytes,
-            came_micros: i64::MAX,
+            arrived_micros: i64::MAX,
             room,
         }
     }
@@ -152,7 +152,7 @@ impl<R> Pending<R> {
     }
 
     fn is_full(&self) -> bool {
-        self.so_far.parts.len() >= MAX_PIECES || self.text_bytes >= MAX_BYTES
+        self.so_far.parts.len() >= MAX_FRAGMENTS || self.text_bytes >= MAX_BYTES
     }
 
     /// Returns the bytes of the parts, plus an upper bound for the joined record.
@@ -170,7 +170,7 @@ impl<R> Pending<R> {
 /// Returns the sort key of a fragment among others: the one with the outcome of the call is first,
 /// then they are ordered by time, and those without a time are last.
 fn place(fragment: &Record) -> (bool, bool, Option<DateTime<Utc>>) {
-    (!says_outcome(fragment), fragment.created_at.is_none(), fragment.created_at)
+    (!has_outcome(fragment), fragment.created_at.is_none(), fragment.created_at)
 }
 
 /// A record that no longer waits.
@@ -203,7 +203,7 @@ impl<R> JoinBuffer<R> {
         let Some(waits) = self.record_parts.get(&key) else { return Admission::New };
         let is_same_kind = waits.part_kind == part_kind;
         if is_same_kind && (part_kind != RecordPart::Fragment || waits.prints.contains(&print)) {
-            return Admission::SeenState;
+            return Admission::Duplicate;
         }
         Admission::New
     }
@@ -222,7 +222,7 @@ impl<R> JoinBuffer<R> {
         room: Option<R>,
     ) -> Option<Joined<R>> {
         if part_kind == RecordPart::Fragment
-            && self.fit(key, part_kind, print) == Admission::SeenState
+            && self.fit(key, part_kind, print) == Admission::Duplicate
         {
             return None;
         }
@@ -261,16 +261,16 @@ impl<R> JoinBuffer<R> {
     }
 
     /// Takes out the next record that is stored without its other part: one whose wait has ended,
-    /// or, while all parts take more than `most_bytes` or one organisation's parts more than three
+    /// or, while all parts take more than `max_bytes` or one organisation's parts more than three
     /// quarters of that, the oldest one of the organisation with the most bytes.
-    pub fn next_alone(&mut self, now_micros: i64, most_bytes: u64) -> Option<Joined<R>> {
+    pub fn next_alone(&mut self, now_micros: i64, max_bytes: u64) -> Option<Joined<R>> {
         let (until, mut key) = *self.order.first()?;
         if until > now_micros {
             let crowded = self.bytes.most()?;
             // One organisation alone must leave a quarter: its complete records need some of its
             // share of memory too.
-            if self.bytes.all <= most_bytes
-                && self.bytes.of_number(crowded) <= most_bytes - most_bytes / 4
+            if self.bytes.all <= max_bytes
+                && self.bytes.of_number(crowded) <= max_bytes - max_bytes / 4
             {
                 return None;
             }
@@ -279,27 +279,27 @@ impl<R> JoinBuffer<R> {
         self.take_alone(key)
     }
 
-    /// Gives up on the half of a record.
+    /// Takes out a record that is stored without its other part.
     pub fn take_alone(&mut self, key: u128) -> Option<Joined<R>> {
         let mut waits = self.remove(key)?;
         let room = std::mem::take(&mut waits.room);
         Some(Joined { key, record: waits.into_record(), is_complete: false, room })
     }
 
-    /// Notes when an added part came. The first part of a record counts.
-    pub fn came(&mut self, key: u128, micros: i64) {
+    /// Notes the arrival of an added part. The first part of a record counts.
+    pub fn note_arrival(&mut self, key: u128, micros: i64) {
         if let Some(waits) = self.record_parts.get_mut(&key) {
-            waits.came_micros = waits.came_micros.min(micros);
+            waits.arrived_micros = waits.arrived_micros.min(micros);
         }
     }
 
-    /// Returns when the first part of a record came, in µs since 1970-01-01; `i64::MAX` if that is
-    /// not known.
-    pub fn came_at(&self, key: u128) -> i64 {
-        self.record_parts.get(&key).map_or(i64::MAX, |waits| waits.came_micros)
+    /// Returns the arrival of the first part of a record, in µs since 1970-01-01; `i64::MAX` if
+    /// unknown.
+    pub fn arrived_at(&self, key: u128) -> i64 {
+        self.record_parts.get(&key).map_or(i64::MAX, |waits| waits.arrived_micros)
     }
 
-    /// Forgets a waiting record. Returns false if there is none.
+    /// Removes a waiting record. Returns false if there is none.
     pub fn forget(&mut self, key: u128) -> bool {
         self.remove(key).is_some()
     }
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn two_parts_make_one_record_whichever_comes_first() {
+    fn two_parts_make_one_record_in_either_order() {
         for (first, second) in
             [(RecordPart::Figures, RecordPart::Content), (RecordPart::Content, RecordPart::Figures)]
         {
@@ -418,20 +418,20 @@ mod tests {
                 |part_kind| if part_kind == RecordPart::Figures { figures() } else { content() };
             let mut waiting = JoinBuffer::default();
             assert!(add(&mut waiting, 1, first, of(first), 10, Some("one")).is_none());
-            assert_eq!(waiting.fit(1, first, print(&of(first))), Admission::SeenState);
+            assert_eq!(waiting.fit(1, first, print(&of(first))), Admission::Duplicate);
             assert_eq!(waiting.fit(1, second, print(&of(second))), Admission::New);
             let whole = add(&mut waiting, 1, second, of(second), 10, Some("two")).unwrap();
             assert_eq!(
                 (whole.record.total_units, whole.record.request.body.as_deref()),
                 (Some(7), Some("{}"))
             );
-            assert_eq!(whole.room.len(), 2, "the room of both goes on with the record");
+            assert_eq!(whole.room.len(), 2, "the record keeps the room of both");
             assert_eq!((waiting.len(), waiting.bytes(), waiting.first_until()), (0, 0, None));
         }
     }
 
     #[test]
-    fn the_same_part_again_is_one_part() {
+    fn a_repeated_part_is_stored_once() {
         let mut waiting = JoinBuffer::default();
         add(&mut waiting, 1, RecordPart::Content, content(), 10, Some(()));
         assert!(add(&mut waiting, 1, RecordPart::Content, content(), 20, Some(())).is_none());
@@ -440,8 +440,8 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_put_together_in_the_order_of_their_times() {
-        let said = |seconds: i64, word: &str| Record {
+    fn fragments_are_joined_in_the_order_of_their_times() {
+        let event = |seconds: i64, word: &str| Record {
             created_at: DateTime::from_timestamp(seconds, 0),
             request: crate::record::Message {
                 body: Some(format!(r#"{{"messages":["{word}"]}}"#)),
@@ -449,10 +449,17 @@ mod tests {
             },
             ..Record::default()
         };
-        let span = Record { is_success: Some(1), ..said(9, "span") };
-        let untimed = Record { created_at: None, ..said(0, "untimed") };
-        let fragments =
-            [said(3, "c"), untimed, said(1, "a"), said(4, "d"), span, said(2, "b"), said(2, "b2")];
+        let span = Record { is_success: Some(1), ..event(9, "span") };
+        let untimed = Record { created_at: None, ..event(0, "untimed") };
+        let fragments = [
+            event(3, "c"),
+            untimed,
+            event(1, "a"),
+            event(4, "d"),
+            span,
+            event(2, "b"),
+            event(2, "b2"),
+        ];
         let orders: [[usize; 7]; 3] =
             [[0, 1, 2, 3, 4, 5, 6], [4, 2, 5, 6, 0, 3, 1], [1, 3, 0, 5, 6, 2, 4]];
         for order in orders {
@@ -468,7 +475,7 @@ mod tests {
             for fragment in &fragments {
                 assert_eq!(
                     waiting.fit(1, RecordPart::Fragment, print(fragment)),
-                    Admission::SeenState,
+                    Admission::Duplicate,
                     "{order:?}"
                 );
             }
@@ -478,8 +485,7 @@ mod tests {
                 Some(r#"{"messages":["span","a","b","b2","c","d","untimed"]}"#),
                 "{order:?}"
             );
-            // The parts that the write-ahead log holds make the same record when they are read
-            // again.
+            // The parts from the write-ahead log make the same record when they are read again.
             let mut again: JoinBuffer<()> = JoinBuffer::default();
             for (part_kind, _, part) in waiting.parts() {
                 add(&mut again, 1, part_kind, part.clone(), 10, None);
@@ -496,7 +502,7 @@ mod tests {
     fn a_record_of_many_fragments_waits_no_more() {
         let mut waiting: JoinBuffer<()> = JoinBuffer::default();
         let fragment = |number: usize| Record { span_name: Some(number.to_string()), ..content() };
-        for number in 1..MAX_PIECES {
+        for number in 1..MAX_FRAGMENTS {
             assert!(
                 add(&mut waiting, 1, RecordPart::Fragment, fragment(number), 10, None).is_none()
             );
@@ -514,9 +520,9 @@ mod tests {
         let mut waiting = JoinBuffer::default();
         assert!(add(&mut waiting, 1, RecordPart::Fragment, figures(), 10, Some(1)).is_none());
         assert_eq!(waiting.fit(1, RecordPart::Fragment, print(&content())), Admission::New);
-        assert_eq!(waiting.fit(1, RecordPart::Fragment, print(&figures())), Admission::SeenState);
+        assert_eq!(waiting.fit(1, RecordPart::Fragment, print(&figures())), Admission::Duplicate);
         assert!(add(&mut waiting, 1, RecordPart::Fragment, content(), 20, Some(2)).is_none());
-        assert_eq!(waiting.fit(1, RecordPart::Fragment, print(&content())), Admission::SeenState);
+        assert_eq!(waiting.fit(1, RecordPart::Fragment, print(&content())), Admission::Duplicate);
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(10)));
         let more = Record { span_name: Some("chat".into()), ..content() };
         assert!(add(&mut waiting, 1, RecordPart::Fragment, more, 5, None).is_none());
@@ -531,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waited_long_enough_goes_alone_and_the_first_of_the_others_when_there_is_no_room() {
+    fn records_go_alone_when_their_wait_is_over_and_the_oldest_first_when_memory_is_short() {
         let mut waiting: JoinBuffer<()> = JoinBuffer::default();
         for (key, until) in [(1, 30), (2, 10), (3, 20)] {
             add(&mut waiting, key, RecordPart::Figures, figures(), until, None);
@@ -545,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn one_organisation_that_sends_many_parts_takes_the_room_of_its_own() {
+    fn an_organisation_with_many_parts_uses_up_its_own_share_only() {
         let mut waiting: JoinBuffer<()> = JoinBuffer::default();
         let acme = 1_u128 << 96;
         let zen = 2_u128 << 96;

@@ -1,13 +1,13 @@
-//! Late-arriving parts: parts of records that are already stored. They are acked and in the
-//! write-ahead log like others, wait until their record is in the table, and are then merged into
-//! it ([`super::amend`]).
+//! Late-arriving parts: parts of records that are already stored. They are acknowledged and written
+//! to the write-ahead log like others, wait until their record is in the table, and are then merged
+//! into it ([`super::amend`]).
 //!
 //! Pure; `R` is the room in memory that the caller reserved for a part.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Bytes, MAX_PIECES, RecordPart};
+use super::{Bytes, MAX_FRAGMENTS, RecordPart};
 use crate::record::Record;
 
 /// A late-arriving part.
@@ -38,14 +38,14 @@ impl<R> Late<R> {
     /// Returns true if a record, with `further` parts, has as many late-arriving parts as are
     /// merged at once.
     pub fn is_full(&self, key: u128, further: usize) -> bool {
-        self.for_key(key).count() + further >= MAX_PIECES
+        self.for_key(key).count() + further >= MAX_FRAGMENTS
     }
 
-    /// Returns true if there is room for `more` bytes of the record's organisation, within `most`
-    /// bytes for all. An organisation may hold as much as it leaves free, so that others have room
-    /// whatever it sends.
-    pub fn has_room(&self, key: u128, more: u64, most: u64) -> bool {
-        let free = most.saturating_sub(self.bytes.all);
+    /// Returns true if there is room for `more` bytes of the record's organisation, within
+    /// `max_bytes` for all. An organisation may hold as much as it leaves free, so that others have
+    /// room, however much it sends.
+    pub fn has_room(&self, key: u128, more: u64, max_bytes: u64) -> bool {
+        let free = max_bytes.saturating_sub(self.bytes.all);
         self.bytes.bytes_of(key).saturating_add(more) <= free.saturating_sub(more)
     }
 
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_stay_until_their_record_has_them_and_what_came_since_stays_longer() {
+    fn parts_stay_until_their_record_has_them_and_later_parts_stay_longer() {
         let of = |status| Record { response_status_code: Some(status), ..Record::default() };
         let mut late = Late::default();
         late.add(1, RecordPart::Figures, of(200), Some("room"));
@@ -149,6 +149,6 @@ mod tests {
         for status in 0..300 {
             late.add(2, RecordPart::Fragment, of(status), None);
         }
-        assert!(late.is_full(2, 0) && !late.is_full(1, 0) && late.is_full(1, MAX_PIECES));
+        assert!(late.is_full(2, 0) && !late.is_full(1, 0) && late.is_full(1, MAX_FRAGMENTS));
     }
 }

@@ -4,7 +4,7 @@ mod bytes;
 mod join_buffer;
 mod late;
 
-pub use join_buffer::{Admission, JoinBuffer, Joined, SoFar, says_something};
+pub use join_buffer::{Admission, JoinBuffer, Joined, SoFar, has_content};
 pub use late::{Late, LatePart};
 
 use std::borrow::Cow;
@@ -31,11 +31,12 @@ impl RecordPart {
     pub const ALL: [Self; 3] = [Self::Figures, Self::Content, Self::Fragment];
 }
 
-/// Most fragments of one record that are joined. Further ones wait until the record is in the
-/// table, or are refused.
-const MAX_PIECES: usize = 256;
+/// Maximum number of fragments of one record that are joined. Further ones wait until the record is
+/// in the table, or are refused.
+const MAX_FRAGMENTS: usize = 256;
 
-/// Most comparisons of list elements while bodies are joined, beside eight for each element.
+/// Maximum number of comparisons of list elements while bodies are joined, beside eight for each
+/// element.
 const MAX_COMPARED: usize = 1_000_000;
 
 /// Passes a macro the columns that a part either has or lacks: all but metadata, messages and
@@ -72,9 +73,9 @@ pub fn join(mut figures: Record, mut content: Record) -> Record {
     let mut metadata = figures.metadata;
     metadata.append(&mut content.metadata);
     keep_first(&mut metadata);
-    let message = |said: Message, figured: Message| Message {
-        body: said.body.or(figured.body),
-        headers: said.headers.or(figured.headers),
+    let message = |content: Message, figures: Message| Message {
+        body: content.body.or(figures.body),
+        headers: content.headers.or(figures.headers),
     };
     // Without `..`, so that the compiler finds a missing column.
     macro_rules! record {
@@ -102,13 +103,13 @@ fn keep_first(pairs: &mut Vec<(String, String)>) {
 
 /// Returns true if a fragment has the outcome of the call. Other fragments only have content, and
 /// may arrive while the call is running.
-pub fn says_outcome(fragment: &Record) -> bool {
+pub fn has_outcome(fragment: &Record) -> bool {
     fragment.is_success.is_some()
 }
 
 /// Fills in missing columns from a part. The time comes from the part with the outcome of the call.
 fn fill(record: &mut Record, part: &Record) {
-    let is_outcome = says_outcome(part) && !says_outcome(record);
+    let is_outcome = has_outcome(part) && !has_outcome(record);
     let created_at = if is_outcome {
         part.created_at.or(record.created_at)
     } else {
@@ -125,7 +126,7 @@ fn fill(record: &mut Record, part: &Record) {
     record.created_at = created_at;
     record.do_not_track = match part.do_not_track {
         Some(true) => Some(true),
-        said => record.do_not_track.or(said),
+        stated => record.do_not_track.or(stated),
     };
 }
 
@@ -142,18 +143,18 @@ pub fn join_all<'p>(parts: impl IntoIterator<Item = (RecordPart, &'p Record)>) -
     if is_untracked && parts.iter().any(|(part_kind, _)| *part_kind == RecordPart::Fragment) {
         return with_tags(record, &parts);
     }
-    let may_say = |part: &Record| !is_untracked || part.do_not_track == Some(true);
-    let said: Vec<(RecordPart, &Record)> =
-        parts.iter().copied().filter(|(_, part)| may_say(part)).collect();
-    let are_events = new_events(&said);
-    let of = |message: fn(&Record) -> &Message| {
-        let parts = said.iter().zip(&are_events);
+    let may_have_content = |part: &Record| !is_untracked || part.do_not_track == Some(true);
+    let sources: Vec<(RecordPart, &Record)> =
+        parts.iter().copied().filter(|(_, part)| may_have_content(part)).collect();
+    let are_events = new_events(&sources);
+    let joined = |message: fn(&Record) -> &Message| {
+        let parts = sources.iter().zip(&are_events);
         message_of(
             parts.map(|((part_kind, part), is_event)| (*part_kind, *is_event, message(part))),
         )
     };
-    record.request = of(|part| &part.request);
-    record.response = of(|part| &part.response);
+    record.request = joined(|part| &part.request);
+    record.response = joined(|part| &part.response);
     with_tags(record, &parts)
 }
 
@@ -175,12 +176,12 @@ fn with_tags(mut record: Record, parts: &[(RecordPart, &Record)]) -> Record {
 }
 
 /// Returns a flag for each part: true for a log event with a time that no part before it has.
-/// Content that such an event shares with another event was sent twice and is kept twice. The span,
-/// however, may already contain it.
+/// Content that such an event shares with another event was sent twice and is kept twice. The span
+/// may contain it already.
 fn new_events(parts: &[(RecordPart, &Record)]) -> Vec<bool> {
     let mut times = HashSet::new();
     let is_new = |(part_kind, part): &(RecordPart, &Record)| {
-        let is_event = *part_kind == RecordPart::Fragment && !says_outcome(part);
+        let is_event = *part_kind == RecordPart::Fragment && !has_outcome(part);
         is_event && part.created_at.is_some_and(|at| times.insert(at))
     };
     parts.iter().map(is_new).collect()
@@ -205,7 +206,10 @@ fn message_of<'p>(messages: impl Iterator<Item = (RecordPart, bool, &'p Message)
 
 /// Joins two fragments.
 #[cfg(test)]
-#[expect(clippy::needless_pass_by_value, reason = "tests write the pieces where they are joined")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "tests write the fragments where they are joined"
+)]
 pub fn unite(first: Record, more: Record) -> Record {
     join_all([(RecordPart::Fragment, &first), (RecordPart::Fragment, &more)])
 }
@@ -288,8 +292,8 @@ fn united(texts: &[(&str, bool)]) -> String {
     let mut all = Vec::<(Cow<'_, str>, Member<'_>)>::new();
     let mut places = HashMap::new();
     let fields = texts.iter().filter_map(|(text, is_event)| Some((members(text)?, *is_event)));
-    for (key, raw, is_event) in
-        fields.flat_map(|(of, is_event)| of.into_iter().map(move |(key, raw)| (key, raw, is_event)))
+    for (key, raw, is_event) in fields
+        .flat_map(|(all, is_event)| all.into_iter().map(move |(key, raw)| (key, raw, is_event)))
     {
         let Some(place) = places.get(&key) else {
             places.insert(key.clone(), all.len());
@@ -339,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fragments_make_one_record_in_any_order_and_come_again_without_harm() {
+    fn fragments_make_one_record_in_any_order_and_repeated_ones_change_nothing() {
         let of = |request: &str, response: &str| Record {
             request: message(request),
             response: message(response),
@@ -348,11 +352,11 @@ mod tests {
         let span =
             Record { ai_model: text("gpt-4o"), ..of(r#"{"model":"gpt-4o"}"#, r#"{"usage":{}}"#) };
         let asked = of(r#"{"messages":[{"role":"user","content":"hi"}]}"#, "{}");
-        let said = of(
+        let later = of(
             r#"{"messages":[{"role":"user","content":"hi"},{"role":"tool"}]}"#,
             r#"{"choices":[1]}"#,
         );
-        let both = unite(unite(span.clone(), asked.clone()), said.clone());
+        let both = unite(unite(span.clone(), asked.clone()), later.clone());
         assert_eq!(both.ai_model, text("gpt-4o"));
         let hi = r#"{"role":"user","content":"hi"}"#;
         assert_eq!(
@@ -360,22 +364,22 @@ mod tests {
             Some(format!(r#"{{"model":"gpt-4o","messages":[{hi},{hi},{{"role":"tool"}}]}}"#))
         );
         assert_eq!(both.response.body, text(r#"{"usage":{},"choices":[1]}"#));
-        for again in [&span, &asked, &said] {
+        for again in [&span, &asked, &later] {
             assert_eq!(unite(both.clone(), again.clone()), both);
         }
-        let reverse = unite(said, span);
+        let reverse = unite(later, span);
         assert_eq!(reverse.response.body, text(r#"{"choices":[1],"usage":{}}"#));
         assert_eq!(
             unite(of("1", "{}"), of("{}", "[]")).request.body,
             text("1"),
-            "what is no object stays"
+            "a body that is no object stays"
         );
         let untracked = Record { do_not_track: Some(true), ..of("{}", "{}") };
         assert_eq!(unite(untracked, asked).request, Message::default());
     }
 
     #[test]
-    fn a_run_is_found_wherever_it_stands_and_no_other_is() {
+    fn a_run_is_found_at_any_place_and_no_other_is() {
         let mut seed = 7u32;
         let mut next = || {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -398,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn late_parts_add_to_what_is_stored_and_take_nothing_from_it() {
+    fn late_parts_add_to_a_stored_record_and_remove_nothing_from_it() {
         let part =
             |part_kind, record: Record| LatePart { key: 1, part_kind, record: Arc::new(record) };
         let body = |body: &str| Record { request: message(body), ..Record::default() };
@@ -430,10 +434,10 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_says_the_same_at_another_time_was_said_again() {
+    fn an_event_with_the_same_content_at_another_time_is_kept_twice() {
         let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
         let body = |words: &[&str]| message(&serde_json::json!({ "messages": words }).to_string());
-        let said = |seconds, words: &[&str]| Record {
+        let event = |seconds, words: &[&str]| Record {
             created_at: at(seconds),
             request: body(words),
             ..Record::default()
@@ -441,10 +445,10 @@ mod tests {
         let together = |parts: &[Record]| {
             join_all(parts.iter().map(|part| (RecordPart::Fragment, part))).request
         };
-        let events = [said(1, &["yes"]), said(2, &["no"]), said(3, &["yes"])];
+        let events = [event(1, &["yes"]), event(2, &["no"]), event(3, &["yes"])];
         assert_eq!(together(&events), body(&["yes", "no", "yes"]));
         // The span may contain the content of its events.
-        let span = |words: &[&str]| Record { is_success: Some(1), ..said(9, words) };
+        let span = |words: &[&str]| Record { is_success: Some(1), ..event(9, words) };
         assert_eq!(
             together(&[&[span(&["yes", "no"])], &events[..]].concat()),
             body(&["yes", "no"])
@@ -454,16 +458,16 @@ mod tests {
             body(&["hi", "yes", "no", "yes"])
         );
         // With the same time, or without one, it may be the same event in another request.
-        assert_eq!(together(&[said(1, &["yes", "no"]), said(1, &["no"])]), body(&["yes", "no"]));
-        let untimed = Record { created_at: None, ..said(0, &["no"]) };
-        assert_eq!(together(&[said(1, &["yes", "no"]), untimed]), body(&["yes", "no"]));
+        assert_eq!(together(&[event(1, &["yes", "no"]), event(1, &["no"])]), body(&["yes", "no"]));
+        let untimed = Record { created_at: None, ..event(0, &["no"]) };
+        assert_eq!(together(&[event(1, &["yes", "no"]), untimed]), body(&["yes", "no"]));
         // The stored record already contains the late-arriving parts.
         let late = events.map(|event| LatePart {
             key: 1,
             part_kind: RecordPart::Fragment,
             record: std::sync::Arc::new(event),
         });
-        let stored = amend(&said(1, &["hi"]), &late);
+        let stored = amend(&event(1, &["hi"]), &late);
         assert_eq!(stored.request, body(&["hi", "yes", "no", "yes"]));
         assert_eq!(amend(&stored, &late), stored);
     }
@@ -471,18 +475,18 @@ mod tests {
     #[test]
     fn fragments_have_the_time_of_the_call() {
         let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
-        let said = |seconds| Record { created_at: at(seconds), ..Record::default() };
-        let span = Record { is_success: Some(1), ..said(20) };
-        for fragment in [said(10), said(30)] {
+        let event = |seconds| Record { created_at: at(seconds), ..Record::default() };
+        let span = Record { is_success: Some(1), ..event(20) };
+        for fragment in [event(10), event(30)] {
             assert_eq!(unite(span.clone(), fragment.clone()).created_at, at(20));
             let both = unite(fragment.clone(), span.clone());
             assert_eq!((both.created_at, both.is_success), (at(20), Some(1)));
             assert_eq!(unite(both.clone(), fragment), both);
         }
-        assert_eq!(unite(said(10), said(9)).created_at, at(10));
+        assert_eq!(unite(event(10), event(9)).created_at, at(10));
 
         // An event without a time has no time of the call.
-        assert_eq!(unite(Record::default(), said(9)).created_at, at(9));
+        assert_eq!(unite(Record::default(), event(9)).created_at, at(9));
     }
 
     fn text(text: &str) -> Option<String> {
@@ -523,18 +527,14 @@ mod tests {
             ..figures.clone()
         };
         assert_eq!(join(figures.clone(), content.clone()), expected);
-        assert_eq!(
-            join(expected.clone(), content),
-            expected,
-            "a half that comes again changes nothing"
-        );
+        assert_eq!(join(expected.clone(), content), expected, "a repeated part changes nothing");
         assert_eq!(join(figures.clone(), Record::default()), figures);
         let alone = Record { retention_days: 0, ..expected };
         assert_eq!(join(Record::default(), alone.clone()), alone);
     }
 
     #[test]
-    fn bodies_come_from_the_content_and_else_from_the_figures() {
+    fn bodies_come_from_the_content_and_otherwise_from_the_figures() {
         let headers = || text("[]");
         let figures = Record {
             response: Message { body: text("1"), headers: headers() },
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn one_part_that_is_not_to_be_tracked_is_enough() {
+    fn one_untracked_part_is_enough() {
         let untracked =
             |response| Record { do_not_track: Some(true), response, ..Record::default() };
         let tracked =

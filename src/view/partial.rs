@@ -116,8 +116,9 @@ impl PartialRecord {
     }
 
     /// Keeps a batch that was built, if its rows have not changed since.
-    pub(super) fn keep(&mut self, of: &Unbuilt, batch: RecordBatch) {
-        let chunk = self.chunks.get_mut(&of.chunk).filter(|chunk| chunk.changes == of.changes);
+    pub(super) fn keep(&mut self, unbuilt: &Unbuilt, batch: RecordBatch) {
+        let chunk =
+            self.chunks.get_mut(&unbuilt.chunk).filter(|chunk| chunk.changes == unbuilt.changes);
         if let Some(chunk) = chunk {
             chunk.batch = Some(batch);
         }
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changed_is_built_anew_and_few_are_left_in_few_batches() {
+    fn only_changed_chunks_are_rebuilt_and_few_records_are_left_in_few_batches() {
         let mut unfinished = PartialRecord::default();
         let record = || {
             let mut waiting: JoinBuffer<()> = JoinBuffer::default();
@@ -155,10 +156,8 @@ mod tests {
         unfinished.insert(5, record());
         unfinished.insert(10_000, record());
         assert_eq!(rows(&mut unfinished), (10_001, 2), "the first chunk, and the last");
-        let (_, unbuilt) = {
-            unfinished.remove(7);
-            unfinished.batches()
-        };
+        unfinished.remove(7);
+        let (_, unbuilt) = unfinished.batches();
         let stale = unbuilt[0].build();
         unfinished.remove(8);
         unfinished.keep(&unbuilt[0], stale);

@@ -1,12 +1,12 @@
 //! The note beside a log of a bucket that names the claim under which this folder was opened last.
 //!
 //! Each claim of a log has an epoch of its own, a UUID, in the bucket and in the folder of the log
-//! that holds it. So a folder whose epoch is not that of the bucket is a copy that was left behind:
-//! another copy of the same log was opened since, and the sequences of the two number different
-//! records.
+//! that holds the claim. So a folder whose epoch is not that of the bucket is a copy that was left
+//! behind: another copy of the same log was opened since, and both use the same sequences for
+//! different records.
 //!
-//! A claim is asked for before it is known whether the bucket gives it. So the epochs that were
-//! asked for are noted first, and forgotten once one of them is held.
+//! A claim is requested before the bucket is known to accept it. So the requested epochs are noted
+//! first, and dropped once one of them is held.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
@@ -23,26 +23,26 @@ const NAME: &str = "claim.json";
 /// Epochs that a log folder knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epochs {
-    /// That of the last claim held; empty before the first.
+    /// Epoch of the last claim held; empty before the first.
     pub held: String,
-    /// Those of claims that the bucket was asked for since, and may have given.
+    /// Epochs of claims that were requested since, and may have been accepted.
     #[serde(default)]
     pub asked: Vec<String>,
 }
 
 impl Epochs {
-    /// Returns whether a claim of that epoch is, or may be, one of this folder.
+    /// Returns true if a claim of that epoch is, or may be, one of this folder.
     pub fn knows(&self, epoch: &str) -> bool {
         self.held == epoch || self.asked.iter().any(|asked| asked == epoch)
     }
 }
 
-/// The file of the log in `folder`.
+/// Returns the path of the note in the log's folder.
 pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(NAME)
 }
 
-/// Reads the note of the log in `folder`; nothing is known of one that was never opened with a
+/// Reads the note of the log in `folder`. It is empty for a log that was never opened with a
 /// bucket, or only by a version without epochs.
 pub fn read_epochs(disk: &dyn Disk, folder: &Path) -> Result<Epochs> {
     let path = path(folder);
@@ -57,8 +57,8 @@ pub fn read_epochs(disk: &dyn Disk, folder: &Path) -> Result<Epochs> {
     };
     serde_json::from_slice(&bytes).map_err(|cause| {
         Error::damaged(format!(
-            "`{}` does not say under which claim the log was opened; restore it from a copy, or delete it and bring the \
-             records of the log in with `gatelog wal adopt {}`",
+            "`{}` does not name the claim under which the log was opened; restore it from a copy, or delete it and import the \
+             records of the log with `gatelog wal adopt {}`",
             path.display(),
             folder.display()
         ))

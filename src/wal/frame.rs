@@ -1,28 +1,28 @@
-//! The bytes of a segment: its header and its frames, and what a reader may conclude from bytes
-//! that are wrong.
+//! The bytes of a segment: its header and its frames, and the conclusions that a reader may draw
+//! from wrong bytes.
 //!
 //! ```text
 //! header   magic "GLWAL002" | wal id 16 | first sequence u64 | schema length u32 | marker 16 | schema (Arrow IPC) | crc32 u32
 //! frame    marker 16 | payload length u32 | sequence u64 | durable u64 | crc32 u32 | payload
 //! ```
-//! Integers are little-endian. The marker is random and drawn for each segment, so nobody who sends
-//! records can know it: bytes of a payload never read as a frame. A frame's checksum covers
-//! everything of the frame but itself, and the frame's offset in the segment, so a copy of a frame
-//! at another place is no frame either. The header's checksum covers all of the header.
+//! Integers are little-endian. The marker is random and drawn for each segment, so no sender of
+//! records can know it: bytes of a payload never read as a frame. The checksum of a frame covers
+//! everything of the frame except itself, and the frame's offset in the segment, so a copy of a
+//! frame at another place is no frame either. The checksum of the header covers the whole header.
 //!
 //! The payload of a frame of records is one Arrow IPC record batch message, which begins with a
-//! byte 0xff; the schema message that it needs stands once, in the header. Other payloads begin
-//! with a byte that says what they hold ([`Kind`]): halves of records are then as records are, and
-//! feedback brings its schema message along.
+//! byte 0xff. The schema message that it needs is in the header, once per segment. Other payloads
+//! begin with a byte for their kind ([`Kind`]). Parts of records are then encoded as records are,
+//! and feedback includes its schema message.
 //!
 //! `durable` is the last sequence that was fsynced before the group of this frame was written. It
-//! tells a torn write from damage: a bad frame whose sequence a later good frame calls durable was
-//! acked, so its loss must stop the open; if no later frame does, then it and everything after it
-//! belong to the last group, and are cut. If that group was acked its own bytes cannot tell; the
-//! note beside the log does ([`super::last`]).
+//! distinguishes a torn write from damage: a bad frame whose sequence a later good frame calls
+//! durable was acknowledged, so its loss must stop the open. If no later frame does, the bad frame
+//! and everything after it belong to the last group, and are cut. The bytes of that group do not
+//! show if it was acknowledged; the note beside the log does ([`super::last`]).
 //!
 //! Segments of version 1, magic "GLWAL001", are read and no longer written. They have no marker in
-//! the header, every frame begins with "GLFR", and the checksum leaves the offset out.
+//! the header, every frame begins with "GLFR", and the checksum does not include the offset.
 
 use std::io::Read;
 
@@ -39,28 +39,28 @@ use crate::parts::RecordPart;
 const SEGMENT_MAGIC: &[u8; 8] = b"GLWAL002";
 const SEGMENT_MAGIC_V1: &[u8; 8] = b"GLWAL001";
 const FRAME_MAGIC_V1: &[u8; 4] = b"GLFR";
-/// Bytes of a segment's header before the marker, which version 1 has not, and the schema.
+/// Bytes of a segment's header before the marker, which version 1 lacks, and the schema.
 const HEADER_PREFIX: usize = 8 + 16 + 8 + 4;
 /// Bytes of a frame after its marker and before its payload.
 const FRAME_FIELDS: usize = 4 + 8 + 8 + 4;
-/// Below this a payload is not worth compressing.
+/// Size from which a payload is compressed.
 const COMPRESS_FROM_BYTES: usize = 32 << 10;
 
-/// What the rows of a frame are.
+/// Kind of the rows of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Records.
     Logs,
     /// Feedback.
     Feedback,
-    /// Halves of records, which wait for the other half.
+    /// Parts of records, which wait for the other parts.
     RecordPart(RecordPart),
-    /// The same that came when their records were stored already.
+    /// Parts that arrived when their records were already stored.
     Late(RecordPart),
 }
 
 impl Kind {
-    /// The byte that such a payload begins with; records have none of their own.
+    /// Returns the first byte of such a payload; records have none of their own.
     fn tag(self) -> Option<u8> {
         match self {
             Self::Logs => None,
@@ -74,21 +74,21 @@ impl Kind {
         }
     }
 
-    /// What a payload holds, and where its IPC messages begin.
+    /// Returns the kind of a payload, and the position of its IPC messages.
     fn split(payload: &[u8]) -> Option<(Self, usize)> {
         let record_parts = RecordPart::ALL
             .into_iter()
             .flat_map(|part_kind| [Self::RecordPart(part_kind), Self::Late(part_kind)]);
         let mut kinds = record_parts.chain([Self::Feedback]);
         match payload.first()? {
-            // The mark that every IPC message begins with.
+            // The first byte of every IPC message.
             0xff => Some((Self::Logs, 0)),
             tag => kinds.find(|kind| kind.tag() == Some(*tag)).map(|kind| (kind, 1)),
         }
     }
 }
 
-/// What every frame of a segment begins with.
+/// Bytes at the start of every frame of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Marker {
     /// The random bytes of this segment.
@@ -112,7 +112,7 @@ impl Marker {
         }
     }
 
-    /// Bytes of a frame before its payload.
+    /// Returns the bytes of a frame before its payload.
     fn prefix(&self) -> usize {
         self.bytes().len() + FRAME_FIELDS
     }
@@ -129,14 +129,14 @@ impl Marker {
     }
 }
 
-/// What the header of a segment says.
+/// Content of the header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// Identity of the log: the application id of its transactions in the Delta table.
     pub(super) wal_id: Uuid,
     /// Sequence of the first frame.
     pub(super) first_sequence: u64,
-    /// What the frames of this segment begin with.
+    /// The marker at the start of the frames of this segment.
     pub(super) marker: Marker,
     /// The Arrow IPC schema message that every payload of this segment begins with.
     pub(super) schema: Vec<u8>,
@@ -161,7 +161,8 @@ impl Header {
         bytes
     }
 
-    /// The header at the start of a segment and its length, or what is wrong with it.
+    /// Decodes the header at the start of a segment. Returns it with its length, or the reason why
+    /// it is wrong.
     pub(super) fn decode(bytes: &[u8]) -> Result<(Self, usize), &'static str> {
         if bytes.len() < HEADER_PREFIX {
             return Err("the header is cut short");
@@ -194,25 +195,25 @@ impl Header {
     }
 }
 
-/// Returns whether a file whose header cannot be read is what a crash left of a segment that was
-/// being made. A segment of version 2 gets its name when its header is durable, so only one of
-/// version 1 can be: it has no frame that was synced.
+/// Returns true if a file with an unreadable header is left from a crash during the creation of a
+/// segment. A segment of version 2 gets its name when its header is durable, so only one of version
+/// 1 can be such a file: it has no frame that was synced.
 pub(super) fn is_stillborn(bytes: &[u8]) -> bool {
     let renamed = |magic: &[u8; 8]| [&magic[..], bytes.get(8..).unwrap_or_default()].concat();
     let is_harmed = bytes.starts_with(SEGMENT_MAGIC)
-        // Its own magic is what was harmed.
+        // Only its magic is damaged.
         || Header::decode(&renamed(SEGMENT_MAGIC)).is_ok()
         || Header::decode(&renamed(SEGMENT_MAGIC_V1)).is_ok();
     !is_harmed && !confirms_durable(Marker::V1, bytes, 0, 0)
 }
 
-/// A batch encoded for the log, not yet numbered. Made by the caller's thread, so that the one
-/// writer only copies.
+/// A batch encoded for the log, without a sequence. The caller's thread creates it, so that the
+/// single writer only copies.
 #[derive(Clone)]
 pub struct Payload {
-    /// A byte of room, then an IPC stream: the schema message, then the batch.
+    /// A reserved byte, then an IPC stream: the schema message, then the batch.
     stream: Vec<u8>,
-    /// Where the payload begins.
+    /// Start of the payload.
     start: usize,
 }
 
@@ -223,7 +224,7 @@ impl std::fmt::Debug for Payload {
 }
 
 impl Payload {
-    /// Encodes a batch of records; big ones are compressed.
+    /// Encodes a batch of records; large ones are compressed.
     pub fn encode(batch: &RecordBatch) -> Result<Self> {
         Self::encode_as(Kind::Logs, batch)
     }
@@ -255,19 +256,19 @@ impl Payload {
         Ok(Self { stream, start })
     }
 
-    /// What it holds.
+    /// Returns the kind of the payload.
     #[cfg(test)]
     pub fn kind(&self) -> Option<Kind> {
         kind(self.bytes())
     }
 
-    /// The payload of a frame.
+    /// Returns the payload of a frame.
     pub fn bytes(&self) -> &[u8] {
         &self.stream[self.start..]
     }
 }
 
-/// The schema message that payloads of this schema begin with.
+/// Encodes the schema message for payloads of this schema.
 pub(super) fn schema_message(schema: &Schema) -> Result<Vec<u8>> {
     let mut writer = StreamWriter::try_new(Vec::new(), schema).map_err(|cause| {
         Error::internal("cannot encode the schema for the log").with_source(cause)
@@ -275,7 +276,7 @@ pub(super) fn schema_message(schema: &Schema) -> Result<Vec<u8>> {
     Ok(std::mem::take(writer.get_mut()))
 }
 
-/// Appends one frame to `out`, which goes into the segment at `start`.
+/// Appends one frame to `out`, which is written to the segment at `start`.
 pub(super) fn write(
     out: &mut Vec<u8>,
     start: usize,
@@ -293,7 +294,7 @@ pub(super) fn write(
     out.extend_from_slice(payload);
 }
 
-/// A whole, undamaged frame.
+/// A complete, undamaged frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
     pub(super) sequence: u64,
@@ -303,13 +304,14 @@ pub(super) struct Frame<'a> {
     pub(super) len: usize,
 }
 
-/// The frame at an offset of a segment, or what is wrong there.
+/// Reads the frame at an offset of a segment, or returns the reason why there is none.
 pub(super) fn read<'a>(
     marker: &Marker,
     segment: &'a [u8],
     at: usize,
 ) -> Result<Frame<'a>, &'static str> {
-    let (bytes, prefix) = (&segment[at..], marker.prefix());
+    let bytes = &segment[at..];
+    let prefix = marker.prefix();
     if bytes.len() < prefix {
         return Err("a frame is cut short");
     }
@@ -325,32 +327,33 @@ pub(super) fn read<'a>(
     if marker.checksum(at, &bytes[..prefix - 4], payload) != u32_at(bytes, prefix - 4) {
         return Err("a frame's checksum does not match");
     }
-    let (sequence, durable) = (u64_at(bytes, fields + 4), u64_at(bytes, fields + 12));
+    let sequence = u64_at(bytes, fields + 4);
+    let durable = u64_at(bytes, fields + 12);
     Ok(Frame { sequence, durable, payload, len: end })
 }
 
-/// Returns whether a whole frame of a segment, at or after an offset, says that `sequence` had been
+/// Returns true if a complete frame of a segment, at or after an offset, says that `sequence` was
 /// durable before it was written.
 pub(super) fn confirms_durable(marker: Marker, segment: &[u8], from: usize, sequence: u64) -> bool {
-    let most =
+    let max_sequence =
         sequence.saturating_add((segment.len().saturating_sub(from) / marker.prefix()) as u64);
-    let vouches = |frame: Frame<'_>| {
+    let confirms = |frame: Frame<'_>| {
         let is_after = frame.durable >= sequence && frame.sequence > sequence;
-        // Bytes of version 1 that a client sent may read as a frame: at least its numbers must be
-        // possible.
+        // With version 1, bytes of a client may read as a frame, so its numbers must be plausible.
         is_after
-            && (marker != Marker::V1 || (frame.durable < frame.sequence && frame.sequence <= most))
+            && (marker != Marker::V1
+                || (frame.durable < frame.sequence && frame.sequence <= max_sequence))
     };
     let found = memchr::memmem::find_iter(&segment[from..], marker.bytes());
-    found.map(|found| from + found).any(|at| read(&marker, segment, at).is_ok_and(vouches))
+    found.map(|found| from + found).any(|at| read(&marker, segment, at).is_ok_and(confirms))
 }
 
-/// What a payload holds; none if this version does not know it.
+/// Returns the kind of a payload, or `None` if this version does not know it.
 pub(super) fn kind(payload: &[u8]) -> Option<Kind> {
     Kind::split(payload).map(|(kind, _)| kind)
 }
 
-/// The batch of a payload.
+/// Decodes the batch of a payload.
 pub(super) fn decode(
     schema: &[u8],
     payload: &[u8],

@@ -1,5 +1,4 @@
-//! The note beside a log that says which store it is for, and the place where that store was last
-//! used.
+//! The note beside a log about its store, and the place where that store was last used.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::Path;
@@ -13,7 +12,7 @@ use crate::store::folders::Folders;
 /// Name of the file.
 const NAME: &str = "store.json";
 
-/// The store that a log is for.
+/// The store of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Home {
@@ -23,8 +22,8 @@ pub struct Home {
     pub place: String,
 }
 
-/// Reads the note of the log in `folder`; none beside a log that was never used, or only by a
-/// version without notes.
+/// Reads the note of the log in `folder`. Returns `None` for a log that was never used, or only by
+/// a version without notes.
 pub fn read_home(disk: &dyn Disk, folder: &Path) -> Result<Option<Home>> {
     let path = folder.join(NAME);
     let bytes = match disk.read(&path) {
@@ -38,25 +37,24 @@ pub fn read_home(disk: &dyn Disk, folder: &Path) -> Result<Option<Home>> {
     };
     serde_json::from_slice(&bytes).map(Some).map_err(|cause| {
         Error::damaged(format!(
-            "`{}` does not say which store the log is for; restore it from a copy, or delete it to bind the log anew",
+            "`{}` does not name the store of the log; restore it from a copy, or delete it to bind the log again",
             path.display()
         ))
         .with_source(cause)
     })
 }
 
-/// Writes the note of the log in `folder`, which is made if it is not there.
+/// Writes the note of the log in `folder`, and creates the folder if it does not exist.
 pub fn write_home(folders: &Folders, folder: &Path, home: &Home) -> Result<()> {
     let path = folder.join(NAME);
     let failed =
         |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
-    let bytes = serde_json::to_vec(home).map_err(|cause| {
-        Error::internal("cannot encode which store a log is for").with_source(cause)
-    })?;
+    let bytes = serde_json::to_vec(home)
+        .map_err(|cause| Error::internal("cannot encode the store of a log").with_source(cause))?;
     folders.write_file(&path, &bytes).map_err(failed)
 }
 
-/// The sequence before the first one that the segments in `folder` hold; 0 if there is none.
+/// Returns the sequence before the first one in the segments of `folder`; 0 if there is none.
 pub fn before_first(disk: &dyn Disk, folder: &Path) -> Result<u64> {
     let paths = super::replay::segment_paths(disk, folder)?;
     let first = paths.first().and_then(|path| super::replay::first_sequence(path));
@@ -88,6 +86,6 @@ mod tests {
         std::fs::write(log.join(NAME), "{").unwrap();
         let damaged = read_home(&LocalDisk, &log).unwrap_err();
         assert_eq!(damaged.kind(), ErrorKind::Damaged);
-        assert!(damaged.message().contains("delete it to bind the log anew"), "{damaged}");
+        assert!(damaged.message().contains("delete it to bind the log again"), "{damaged}");
     }
 }

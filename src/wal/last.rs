@@ -1,32 +1,32 @@
-//! A second file that notes how far a log goes, so that a log that was emptied, cut or harmed at
-//! its end is noticed.
+//! A second file that notes the end of a log, so that a log that was emptied, cut or damaged at its
+//! end is detected.
 //!
-//! The log's own bytes do not tell if its end is missing, nor whether its last group was acked. So
-//! after each group of frames was fsynced, and before it is acked, this file says which sequence is
-//! durable, and at which byte of which segment that is. It is written in place and without an
-//! fsync, except when the log is opened and closed. What it may say then:
+//! The log's own bytes show neither if its end is missing, nor if its last group was acknowledged.
+//! So after the fsync of each group of frames, and before the group is acknowledged, this file
+//! records the durable sequence and its position: segment and byte. It is written in place and
+//! without an fsync, except when the log is opened and closed. Its content is then:
 //!
-//! - after a process died, by whatever signal: exactly what was acked, or one group that was
-//!   fsynced and not acked yet. Damage of a group that it names is an error.
-//! - after a power cut: that, or what it said up to half a minute before, when the kernel wrote the
-//!   page; never more than was durable, since the log was fsynced first. Of groups behind that,
-//!   frames say which were durable before them ([`super::frame`]); of the very last group nothing
-//!   does, and if it does not read, it is taken for a write that was interrupted.
-//! - after the log was closed in an orderly way: that it was closed. Then no write was going on,
-//!   and whatever is missing was acked.
+//! - after a process died, by any signal: exactly the acknowledged frames, or one more group that
+//~  was fsynced and not acknowledged yet. Damage of a group that it names is an error;
+//! - after a power cut: the same, or the state of up to half a minute before, when the kernel wrote
+//~  the page. It never names more than was durable, since the log was fsynced first. For later
+//~  groups, frames show which were durable before them ([`super::frame`]). For the very last group
+//~  nothing does, and if it cannot be read, it counts as an interrupted write;
+//! - after the log was closed in order: that it was closed. Then no write was in progress, and any
+//~  missing frame was acknowledged.
 //!
-//! A file that ends within its last group looks as an interrupted write does, also where the group
-//! was acked, as after a disk that lost what it had reported as written. The log is then opened,
-//! since the bytes are gone, and the loss is told as an error; if the bytes are there and do not
-//! read, or more than the last group is missing, it is not opened.
+//! A file that ends within its last group looks like an interrupted write, even if the group was
+//! acknowledged, for example after a disk lost a write that it had reported as done. The log is
+//! then opened, since the bytes are gone, and the loss is reported as an error. If the bytes are
+//! there and cannot be read, or more than the last group is missing, it is not opened.
 //!
 //! ```text
 //! version 2  magic "GLLAST02" | wal id 16 | durable u64 | segment u64 | bytes u64 | before u64 | closed u8 | crc32 u32
 //! version 1  magic "GLLAST01" | wal id 16 | durable u64 | segment u64 | crc32 u32
 //! ```
 //! `segment` is the first sequence of the newest segment, `bytes` its length up to `durable`, and
-//! `before` what was durable before the last group. Notes of version 1 are read and no longer
-//! written; they were written before each group, so they say nothing of the last one.
+//! `before` the durable sequence before the last group. Notes of version 1 are read and no longer
+//! written. They were written before each group, so they do not cover the last one.
 
 use std::io::{self, ErrorKind as IoErrorKind};
 use std::path::{Path, PathBuf};
@@ -51,45 +51,46 @@ pub(super) struct LastNote {
 }
 
 impl LastNote {
-    /// Opens the note of a log, creating it if there is none.
+    /// Opens the note of a log, and creates it if it does not exist.
     pub(super) fn open(folders: &Folders, path: &Path, id: Uuid) -> Result<Self> {
         let failed =
             |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
-        let (disk, folder) = (folders.disk(), path.parent().unwrap_or(path));
+        let disk = folders.disk();
+        let folder = path.parent().unwrap_or(path);
         folders.create(folder).map_err(failed)?;
         let is_new = !disk.exists(path);
         let file = disk.open_in_place(path).map_err(failed)?;
         let mut note = Self { file, path: path.to_owned(), id, has_failed: false };
         if is_new {
-            note.tell(disk.sync_folder(folder));
+            note.report(disk.sync_folder(folder));
         }
         Ok(note)
     }
 
-    /// Notes how far the log goes. A note that cannot be written is older than it could be, no
-    /// more.
+    /// Notes the end of the log. A note that cannot be written stays older than necessary, and does
+    /// no other harm.
     pub(super) fn write(&mut self, mark: Mark) {
         let written = self.file.overwrite(&encode(self.id, mark));
-        self.tell(written);
+        self.report(written);
     }
 
-    /// The same, and returns when it is on the disk.
+    /// Notes the end of the log, and returns when the note is on the disk.
     pub(super) fn write_durably(&mut self, mark: Mark) {
         self.write(mark);
         let synced = self.file.sync();
-        self.tell(synced);
+        self.report(synced);
     }
 
-    fn tell(&mut self, done: io::Result<()>) {
+    fn report(&mut self, done: io::Result<()>) {
         if let Err(error) = done
             && !std::mem::replace(&mut self.has_failed, true)
         {
-            tracing::warn!(%error, file = %self.path.display(), "cannot note how far the log goes");
+            tracing::warn!(%error, file = %self.path.display(), "cannot note the end of the log");
         }
     }
 }
 
-/// How far a log goes.
+/// End of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// A sequence that was durable; 0 if nothing is noted.
@@ -100,20 +101,20 @@ pub struct Mark {
     pub bytes: u64,
     /// The sequence that was durable before the last group.
     pub before: u64,
-    /// Whether the log was closed after that.
+    /// True if the log was closed after that.
     pub closed: bool,
 }
 
-/// What is noted of a log.
+/// Note about a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noted {
-    /// The file; none if nothing is to be noted.
+    /// Path of the file; none if no note is kept.
     pub path: Option<PathBuf>,
-    /// What it says.
+    /// Content of the note.
     pub mark: Mark,
 }
 
-/// Reads the note of a log; one that is missing or cannot be read says nothing.
+/// Reads the note of a log. A note that is missing or cannot be read is empty.
 pub fn read_last(disk: &dyn Disk, path: &Path, id: Uuid) -> Result<Noted> {
     let bytes = match disk.read(path) {
         Ok(bytes) => bytes,
@@ -147,11 +148,12 @@ fn decode(bytes: &[u8], id: Uuid) -> Option<Mark> {
         Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
     };
     if bytes.starts_with(MAGIC_V1) {
-        // A longer note may lie below it, if a former version was used in between.
+        // A longer note may lie below it, if an earlier version was used in between.
         let (body, checksum) = bytes.get(..BYTES_V1)?.split_at(BYTES_V1 - 4);
         let is_whole =
             body[8..24] == *id.as_bytes() && crc32fast::hash(body).to_le_bytes() == *checksum;
-        let (durable, segment) = (number(0)?, number(1)?);
+        let durable = number(0)?;
+        let segment = number(1)?;
         return is_whole.then_some(Mark { durable, segment, before: durable, ..Mark::default() });
     }
     let closed = *bytes.get(56)? == 1;
@@ -177,9 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_read_as_it_was_written_and_not_at_all_when_it_is_harmed() {
+    fn a_note_is_read_as_it_was_written_and_ignored_when_it_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, id) = (folder.path().join("a/last"), Uuid::from_u128(7));
+        let path = folder.path().join("a/last");
+        let id = Uuid::from_u128(7);
         let noted = |id| read_last(&LocalDisk, &path, id).unwrap().mark;
         assert_eq!(noted(id), Mark::default());
         let mut note = open(&path, id);
@@ -200,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_note_of_version_1_is_read_also_over_a_longer_one() {
-        let (folder, id) = (tempfile::tempdir().unwrap(), Uuid::from_u128(7));
+        let folder = tempfile::tempdir().unwrap();
+        let id = Uuid::from_u128(7);
         let path = folder.path().join("last");
         open(&path, id).write(Mark { durable: 99, ..Mark::default() });
         let mut bytes =

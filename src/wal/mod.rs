@@ -1,22 +1,21 @@
-//! The write-ahead log: what makes an ack mean that the record is on the disk.
+//! The write-ahead log: an acknowledged record is in it, on the disk.
 //!
-//! One writer ([`Wal`]) owns the folder. It writes a group of frames and fsyncs them at once; the
-//! caller acks after that ([`Wal::append`]). Frames are numbered without gaps from 1; those of both
-//! tables stand in the order in which they came. [`Wal::rotate`] closes a segment so that a flush
-//! can name a whole number of segments, and [`Wal::trim`] deletes segments whose last frame both
-//! tables cover. A write that fails before its fsync, as on a full disk, is cut off again, and the
-//! next one may go well. After a failed fsync the log takes nothing more: what the disk holds then
-//! is unknown.
+//! One writer ([`Wal`]) owns the folder. It writes a group of frames and fsyncs them together; the
+//! caller acknowledges them after that ([`Wal::append`]). Frames are numbered without gaps from 1.
+//! Those of both tables are in the order in which they arrived. [`Wal::rotate`] closes a segment so
+//! that a flush can name a whole number of segments, and [`Wal::trim`] deletes segments whose last
+//! frame both tables cover. A write that fails before its fsync, as on a full disk, is cut off
+//! again, and the next one may succeed. After a failed fsync the log accepts nothing more, because
+//! the content of the disk is then unknown.
 //!
-//! What an open finds may not be durable: an earlier process may have died between a write and its
-//! fsync, and after a failed fsync the kernel takes the bytes for written. So nothing that was
-//! replayed is built on before this process made it durable ([`settle`]).
+//! Frames that an open finds may not be durable: an earlier process may have died between a write
+//! and its fsync, and after a failed fsync the kernel considers the bytes written. So replayed
+//! frames are made durable before anything is built on them ([`settle`]).
 //!
-//! A second file notes how far the log goes ([`last`]), so that a log that was cut, emptied or
-//! harmed at its end is noticed.
+//! A second file notes the end of the log ([`last`]), so that a log that was cut, emptied or
+//! damaged at its end is detected.
 //!
-//! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in
-//! [`replay`].
+//! [`frame`] defines the bytes. [`replay`] reads them, and distinguishes a torn tail from damage.
 
 mod epochs;
 mod frame;
@@ -59,19 +58,20 @@ pub struct Wal {
     id: Uuid,
     schema_message: Vec<u8>,
     disk: Arc<dyn Disk>,
-    /// The segment that is written to; none until the first append after an open or a rotation.
+    /// The segment that is written to; `None` until the first append after an open or a rotation.
     current: Option<Segment>,
     /// Closed segments that are not trimmed: path, last sequence, bytes.
     closed: Vec<(PathBuf, u64, u64)>,
     next_sequence: u64,
     /// Draws the marker of a new segment.
     random: Random,
-    /// Where it is noted how far the log goes; none if nothing is to be noted.
+    /// The note about the end of the log; `None` if no note is kept.
     note: Option<LastNote>,
-    /// What is noted there.
+    /// Content of the note.
     mark: Mark,
     buffer: Vec<u8>,
-    /// What was found and is to be rewritten before anything is taken; none once it is.
+    /// The segment that an open found and that is to be rewritten before the next append; `None`
+    /// once it is.
     tail: Option<Tail>,
     failed: Option<String>,
 }
@@ -86,10 +86,10 @@ impl std::fmt::Debug for Wal {
 }
 
 impl Wal {
-    /// Opens the log in `folder`, creating it if need be, and hands every frame that `covered`
-    /// (given the log's id: the last sequence that each table has, and how far the log goes as it
-    /// was noted) does not cover to `take`. A torn tail is cut, and what was found is durable when
-    /// this returns; only if the disk is full it becomes so with the first append.
+    /// Opens the log in `folder`, and creates it if it does not exist. Passes every frame to `take`
+    /// that `covered` does not cover. `covered` gets the log's id, and returns the last sequence of
+    /// each table and the note about the end of the log. A torn tail is cut, and all frames are
+    /// durable when this returns; only on a full disk they become durable with the first append.
     pub fn open(
         folder: &Path,
         schema: &Schema,
@@ -108,7 +108,7 @@ impl Wal {
         let covered = covered.most();
         if let Some(other) = found.wal_id.filter(|other| *other != id) {
             return Err(Error::damaged(format!(
-                "the segments in `{}` belong to log {other}, but its file `id` says {id}; put the right file back",
+                "the segments in `{}` belong to log {other}, but its file `id` names {id}; restore the right file",
                 folder.display()
             )));
         }
@@ -123,12 +123,12 @@ impl Wal {
             )));
         }
         if let Some(missing) = found.reaches(&noted, covered, folder)? {
-            tracing::error!(folder = %folder.display(), "{}", missing.what());
+            tracing::error!(folder = %folder.display(), "{}", missing.describe());
         }
         let mut note =
             noted.path.as_deref().map(|path| LastNote::open(folders, path, id)).transpose()?;
         let next_sequence = found.next_sequence().max(covered + 1);
-        // A segment without frames is removed below, and so is what was torn.
+        // A segment without frames is removed below, and so is a torn tail.
         let durable = noted.mark.durable.min(next_sequence - 1);
         let mark = Mark { durable, before: durable, ..Mark::default() };
         note.iter_mut().for_each(|note| note.write(mark));
@@ -154,7 +154,7 @@ impl Wal {
         Ok(wal)
     }
 
-    /// Notes that all that was found is durable.
+    /// Notes that all frames of an open are durable.
     fn note_found(&mut self) {
         let durable = self.last_sequence();
         let newest = self
@@ -167,7 +167,7 @@ impl Wal {
         self.note.iter_mut().for_each(|note| note.write_durably(mark));
     }
 
-    /// Notes that nothing more is written until the log is opened again.
+    /// Notes that nothing is written until the log is opened again.
     pub fn close(&mut self) {
         if self.failed.is_some() || self.tail.is_some() {
             return;
@@ -177,25 +177,25 @@ impl Wal {
         self.note.iter_mut().for_each(|note| note.write_durably(mark));
     }
 
-    /// Identity of the log, the application id of its transactions.
+    /// Returns the identity of the log, the application id of its transactions.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The sequence of the last frame written; 0 before the first.
+    /// Returns the sequence of the last frame written; 0 before the first.
     pub fn last_sequence(&self) -> u64 {
         self.next_sequence - 1
     }
 
-    /// Bytes and number of the segments on disk.
+    /// Returns the bytes and the number of the segments on disk.
     pub fn size(&self) -> (u64, u64) {
         let closed: u64 = self.closed.iter().map(|(_, _, bytes)| bytes).sum();
         let current = self.current.as_ref().map_or(0, |open| open.bytes);
         (closed + current, self.closed.len() as u64 + u64::from(self.current.is_some()))
     }
 
-    /// Writes the payloads as one group and returns when they are on the disk; answers the sequence
-    /// of the first. After an error nothing of them is kept, or the log takes nothing more
+    /// Writes the payloads as one group and returns the sequence of the first when they are on the
+    /// disk. After an error nothing of them is kept, or the log accepts nothing more
     /// ([`Wal::has_failed`]).
     pub fn append(&mut self, payloads: &[&Payload]) -> Result<u64> {
         self.ready()?;
@@ -214,7 +214,7 @@ impl Wal {
     fn append_group(&mut self, payloads: &[&Payload]) -> Result<(), Failed> {
         let first = self.next_sequence;
         self.buffer.clear();
-        // One huge group must not hold its memory for good.
+        // A huge group must not keep its memory for good.
         self.buffer.shrink_to(4 << 20);
         let segment = match &mut self.current {
             Some(segment) => segment,
@@ -229,7 +229,8 @@ impl Wal {
             }
         };
         for (place, payload) in payloads.iter().enumerate() {
-            let (start, numbers) = (segment.bytes as usize, (first + place as u64, first - 1));
+            let start = segment.bytes as usize;
+            let numbers = (first + place as u64, first - 1);
             frame::write(&mut self.buffer, start, &segment.marker, numbers, payload.bytes());
         }
         segment.append(&self.buffer)?;
@@ -241,17 +242,17 @@ impl Wal {
             before: first - 1,
             closed: false,
         };
-        // Before the ack, so that a process that dies leaves a note of all that was acked.
+        // Before the ack, so that a process that dies leaves a note of all acknowledged frames.
         let mark = self.mark;
         self.note.iter_mut().for_each(|note| note.write(mark));
         Ok(())
     }
 
-    /// Closes the current segment; answers the last sequence in it. The next append starts a new
-    /// one.
+    /// Closes the current segment, and returns the last sequence in it. The next append starts a
+    /// new one.
     pub fn rotate(&mut self) -> u64 {
         let last = self.last_sequence();
-        // One without frames has the name of the next one.
+        // A segment without frames has the name of the next one.
         if let Some(segment) = self.current.take_if(|segment| segment.first_sequence <= last) {
             self.closed.push((segment.path, last, segment.bytes));
         }
@@ -262,23 +263,24 @@ impl Wal {
     /// name durably.
     pub fn trim(&mut self, covered: u64) -> Result<()> {
         let covered = self.closed.iter().take_while(|(_, last, _)| *last <= covered).count();
-        // In order, and only what is gone is forgotten, so that what stays on the disk has no gap.
+        // In order, and a segment is forgotten only once it is deleted, so that the files have no
+        // gap.
         for _ in 0..covered {
             self.remove(&self.closed[0].0)?;
             let (path, ..) = self.closed.remove(0);
-            // The tables have all of it.
+            // The tables have all frames of the segment.
             self.tail.take_if(|tail| tail.path == path);
         }
         if covered > 0 { self.sync_folder() } else { Ok(()) }
     }
 
-    /// Returns whether an fsync failed, or a write that could not be cut off again: then nothing
-    /// more is taken.
+    /// Returns true if an fsync failed, or a write that could not be cut off again. The log then
+    /// accepts nothing more.
     pub fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
 
-    /// Returns once everything that was taken or found is durable; an error if it cannot be.
+    /// Makes all accepted and replayed frames durable, or returns an error.
     pub fn ready(&mut self) -> Result<()> {
         match &self.failed {
             None => self.settle_tail().inspect_err(|error| {
@@ -310,21 +312,21 @@ impl Wal {
     }
 }
 
-/// Bytes and number of the segments in `folder`, as far as they can be read.
+/// Returns the bytes and the number of the segments in `folder`, as far as they can be read.
 pub fn size_on_disk(disk: &dyn Disk, folder: &Path) -> (u64, u64) {
     let paths = replay::segment_paths(disk, folder).unwrap_or_default();
     let bytes = paths.iter().filter_map(|path| disk.length(path).ok()).sum();
     (bytes, paths.len() as u64)
 }
 
-/// Returns whether the log in `folder` holds any frame.
+/// Returns true if the log in `folder` has any frame.
 pub fn has_frames(disk: &dyn Disk, folder: &Path) -> Result<bool> {
     let found = replay(disk, folder, FlushedSeq::all(u64::MAX), true, &mut |_, _, _| Ok(()))?;
     Ok(found.segments.iter().any(|segment| segment.next_sequence > segment.first_sequence))
 }
 
-/// Removes the log in `folder`: its segments first, so that it keeps its id as long as there is
-/// one. The notes for which store it was stay.
+/// Removes the log in `folder`: its segments first, so that it keeps its id as long as there is a
+/// segment. The notes about its store stay.
 pub fn retire(disk: &dyn Disk, folder: &Path) -> Result<()> {
     let failed = |path: &Path, cause: std::io::Error| {
         Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause)
@@ -344,7 +346,7 @@ pub fn retire(disk: &dyn Disk, folder: &Path) -> Result<()> {
     disk.sync_folder(folder).map_err(|cause| failed(folder, cause))
 }
 
-/// The id of the log in `folder`, without creating one.
+/// Returns the id of the log in `folder`, without creating one.
 pub fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Uuid>> {
     let path = folder.join(ID);
     match disk.read(&path) {
@@ -358,8 +360,8 @@ pub fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Uuid>> {
     }
 }
 
-/// The id of the log: from its file, else from its segments, else `new_id`, written before anything
-/// else is.
+/// Returns the id of the log: from its file, otherwise from its segments, otherwise `new_id`. The
+/// id is written before anything else.
 fn identity(folders: &Folders, folder: &Path, new_id: Uuid) -> Result<Uuid> {
     let disk = &**folders.disk();
     if let Some(id) = read_identity(disk, folder)? {

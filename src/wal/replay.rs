@@ -1,6 +1,6 @@
-//! Reading the log back: every whole frame in order, or an error that names file and offset.
+//! Reads the log: every complete frame in order, or an error that names file and offset.
 //!
-//! Reading changes nothing on disk. It reports where a torn tail begins; only the writer cuts it
+//! Reading changes nothing on disk. It reports the start of a torn tail, which only the writer cuts
 //! ([`super::Wal::open`]).
 
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use super::last::Noted;
 use crate::error::{Error, Result};
 use crate::store::disk::Disk;
 
-/// The last sequence of a log that each table holds.
+/// The last sequence of a log that each table covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlushedSeq {
-    /// Table `logs`. Halves of records count as records.
+    /// Table `logs`. Parts of records count as records.
     pub logs: u64,
     /// Table `feedback`.
     pub feedback: u64,
 }
 
 impl FlushedSeq {
-    /// The same for both.
+    /// Creates the same sequence for both tables.
     pub fn all(sequence: u64) -> Self {
         Self { logs: sequence, feedback: sequence }
     }
 
-    /// What the table that frames of a kind go to holds.
+    /// Returns the sequence that the table for frames of a kind covers.
     pub fn sequence_of(self, kind: Kind) -> u64 {
         match kind {
             Kind::Feedback => self.feedback,
@@ -36,20 +36,20 @@ impl FlushedSeq {
         }
     }
 
-    /// Up to here nothing of the log is needed: a flush writes what is frozen to both tables before
-    /// the log is trimmed.
+    /// Returns the sequence up to which the log is not needed: a flush writes the frozen rows to
+    /// both tables before the log is trimmed.
     pub fn most(self) -> u64 {
         self.logs.max(self.feedback)
     }
 }
 
-/// Hears the frames of a log: sequence, what the rows are, the rows.
+/// Receives the frames of a log: sequence, kind and rows.
 pub type FrameSink<'a> = dyn FnMut(u64, Kind, RecordBatch) -> Result<()> + 'a;
 
-/// One segment as it was found.
+/// State of one segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// Its file.
+    /// Path of the file.
     pub path: PathBuf,
     /// Sequence of its first frame.
     pub first_sequence: u64,
@@ -57,28 +57,28 @@ pub struct Segment {
     pub next_sequence: u64,
     /// Bytes up to the end of the last whole frame.
     pub good_bytes: u64,
-    /// Bytes after that: a write that was never acked.
+    /// Bytes after that, of a write that was never acknowledged.
     pub torn_bytes: u64,
 }
 
-/// What a pass over the log found.
+/// Result of a pass over the log.
 #[derive(Clone, Debug, Default)]
 pub struct Replay {
     /// Identity of the log; `None` if it holds no segment with a whole header.
     pub wal_id: Option<Uuid>,
     /// The segments, in order.
     pub segments: Vec<Segment>,
-    /// Whether a segment was trimmed while the log was read, beside its writer: what it held is in
-    /// the tables or further on.
+    /// True if the writer trimmed a segment while the log was read beside it. The frames of the
+    /// segment are in the tables or further on.
     pub vanished: bool,
-    /// Files without a whole header at the end of the log: a segment whose creation was
-    /// interrupted.
+    /// Files without a complete header at the end of the log, left from an interrupted creation of
+    /// a segment.
     pub incomplete_segments: Vec<PathBuf>,
     /// The bytes of the last segment that has frames, up to the end of the last whole one.
     pub(super) tail: Vec<u8>,
 }
 
-/// Frames at the end of a log that were acked and are not there any more.
+/// Acknowledged frames that are missing at the end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Sequence of the first.
@@ -88,8 +88,8 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// Says so.
-    pub fn what(self) -> String {
+    /// Describes the loss.
+    pub fn describe(self) -> String {
         format!(
             "the write-ahead log was cut within its last group: frames {} to {} were acked and are lost",
             self.from, self.to
@@ -98,32 +98,35 @@ impl Missing {
 }
 
 impl Replay {
-    /// Checks that the log, with what the tables hold of it, goes as far as it was noted to go.
-    /// Answers what is missing where the log ends within its last group; anything else that is
-    /// missing is an error.
+    /// Checks that the log, together with the frames that the tables cover, extends to its noted
+    /// end. Returns the missing frames if the log ends within its last group, and an error if
+    /// anything else is missing.
     pub fn reaches(&self, noted: &Noted, covered: u64, folder: &Path) -> Result<Option<Missing>> {
-        let (mark, last) = (noted.mark, covered.max(self.next_sequence() - 1));
+        let mark = noted.mark;
+        let last = covered.max(self.next_sequence() - 1);
         let newest = self.segments.iter().find(|segment| segment.first_sequence == mark.segment);
         let remedy = format!(
-            "restore it from a copy, or delete `{}` to go on without the rows that are missing",
+            "restore it from a copy, or delete `{}` to continue without the missing rows",
             noted.path.as_deref().unwrap_or(folder).display()
         );
         if mark.durable <= last {
             if mark.segment <= covered || newest.is_some() {
                 return Ok(None);
             }
-            let what =
-                format!("has no segment that begins at sequence {}, which was begun", mark.segment);
+            let what = format!(
+                "has no segment that begins at sequence {}, although it was created",
+                mark.segment
+            );
             return Err(cut(folder, &what, &remedy));
         }
         let is_short = |segment: &&Segment| segment.good_bytes + segment.torn_bytes < mark.bytes;
-        // No write was going on when it was closed, and one changes nothing of what was there
-        // before.
+        // A closed log had no write in progress, and a write does not change earlier frames.
         if newest.is_some_and(|segment| is_short(&segment)) && last >= mark.before && !mark.closed {
             return Ok(Some(Missing { from: last + 1, to: mark.durable }));
         }
         if let Some(segment) = newest.filter(|segment| mark.bytes > 0 && !is_short(segment)) {
-            let (path, offset) = (segment.path.display(), segment.good_bytes);
+            let path = segment.path.display();
+            let offset = segment.good_bytes;
             return Err(Error::damaged(format!(
                 "write-ahead log `{path}` is damaged at offset {offset}: no whole frame is there, and frames up to \
                  sequence {} were acked; {remedy}",
@@ -143,12 +146,12 @@ impl Replay {
     }
 }
 
-/// Reads the log in `folder` and hands every frame that its table does not hold to `take`, in
+/// Reads the log in `folder` and passes every frame that its table does not cover to `take`, in
 /// order.
 ///
 /// Frames that are `covered` are checked but not decoded. A folder that does not exist is an empty
-/// log. A segment that vanishes while it is read was trimmed by the writer: its rows are in the
-/// table by then, so it is passed over if `beside_writer`.
+/// log. A segment that vanishes while it is read was trimmed by the writer. Its rows are in the
+/// table by then, so it is skipped if `beside_writer` is set.
 pub fn replay(
     disk: &dyn Disk,
     folder: &Path,
@@ -162,7 +165,7 @@ pub fn replay(
         let mut bytes = match disk.read(path) {
             Ok(bytes) => bytes,
             Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => {
-                // Segments go oldest first, so the table has everything up to here.
+                // The oldest segments are trimmed first, so the table covers everything up to here.
                 found.segments.clear();
                 found.vanished = true;
                 continue;
@@ -199,12 +202,12 @@ impl Replay {
         if *self.wal_id.get_or_insert(header.wal_id) != header.wal_id {
             return Err(damaged(path, 8, "the segment belongs to another log"));
         }
-        if let Some(previous) = self.segments.last()
-            && previous.next_sequence != header.first_sequence
-            // What the table covers may be missing: a trim that was interrupted.
-            && !(previous.next_sequence < header.first_sequence && header.first_sequence <= after.saturating_add(1))
-        {
-            let (expected, got) = (previous.next_sequence, header.first_sequence);
+        let Some(previous) = self.segments.last() else { return Ok(()) };
+        let expected = previous.next_sequence;
+        let got = header.first_sequence;
+        // A covered segment may be missing after an interrupted trim.
+        let is_trimmed = expected < got && got <= after.saturating_add(1);
+        if got != expected && !is_trimmed {
             return Err(damaged(
                 path,
                 24,
@@ -224,7 +227,8 @@ fn read_segment(
     covered: FlushedSeq,
     take: &mut FrameSink<'_>,
 ) -> Result<Segment> {
-    let (mut offset, mut sequence) = (start, header.first_sequence);
+    let mut offset = start;
+    let mut sequence = header.first_sequence;
     while offset < bytes.len() {
         let frame = match frame::read(&header.marker, bytes, offset) {
             Ok(frame) if frame.sequence == sequence => frame,
@@ -232,7 +236,7 @@ fn read_segment(
                 let what = format!("a frame has sequence {}, expected {sequence}", frame.sequence);
                 return Err(damaged(path, offset, &what));
             }
-            // Segments before the last were fsynced whole before the next began.
+            // Earlier segments were fsynced completely before the next one was started.
             Err(what)
                 if !last || frame::confirms_durable(header.marker, bytes, offset, sequence) =>
             {
@@ -244,7 +248,7 @@ fn read_segment(
             return Err(damaged(
                 path,
                 offset,
-                "a frame holds what this version of gatelog does not know",
+                "a frame has a kind that this version of gatelog does not know",
             ));
         };
         if sequence > covered.sequence_of(kind) {
@@ -265,7 +269,7 @@ fn read_segment(
     })
 }
 
-/// The segment files of a log, oldest first.
+/// Returns the segment files of a log, oldest first.
 pub(super) fn segment_paths(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = match disk.list(folder) {
         Ok(paths) => paths,
@@ -282,7 +286,7 @@ pub(super) fn segment_paths(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBu
     Ok(paths)
 }
 
-/// The sequence that the name of a segment says.
+/// Parses the first sequence from the name of a segment.
 pub(super) fn first_sequence(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
 }
@@ -297,7 +301,7 @@ fn cut(folder: &Path, what: &str, remedy: &str) -> Error {
 fn damaged(path: &Path, offset: usize, what: &str) -> Error {
     Error::damaged(format!(
         "write-ahead log `{}` is damaged at offset {offset}: {what}; restore the file from a copy, or move it away to \
-         go on without the rows it holds",
+         continue without its rows",
         path.display()
     ))
 }

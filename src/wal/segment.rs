@@ -1,7 +1,8 @@
 //! The segment that the log writes to.
 //!
 //! A write that fails before its fsync is cut off again: the file then ends where the last good one
-//! did, and that is synced. Only if that fails too, or an fsync does, it is not known what the disk
+//! did, and that is synced. Only if that fails too, or an fsync fails, the content of the disk is
+//! unknown.
 //! holds.
 
 use std::io;
@@ -18,43 +19,43 @@ pub(super) struct Segment {
     pub(super) first_sequence: u64,
     /// Bytes that are durable.
     pub(super) bytes: u64,
-    /// What its frames begin with.
+    /// The marker at the start of its frames.
     pub(super) marker: Marker,
     file: Box<dyn DiskFile>,
 }
 
-/// Why a write failed.
+/// Failure of a write.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// True if it is unknown what the disk holds now. Else nothing of the write is there, and the
-    /// next one may go well.
+    /// True if the content of the disk is unknown now. Otherwise nothing of the write is there, and
+    /// the next one may succeed.
     pub(super) is_final: bool,
 }
 
 impl Failed {
-    /// Nothing of the write is on the disk.
+    /// Creates the failure of a write of which nothing is on the disk.
     fn before_sync(what: &str, path: &Path, cause: io::Error) -> Self {
-        let remedy = match is_disk_full(&cause) {
-            true => {
-                "the disk is full; nothing of this is kept, and writes go on when there is room"
-            }
-            false => "nothing of this is kept; send it again",
+        let remedy = if is_disk_full(&cause) {
+            "the disk is full; nothing of this is kept, and writes continue when there is room"
+        } else {
+            "nothing of this is kept; send it again"
         };
         let message = format!("cannot {what} `{}`: {remedy}", path.display());
         Self { error: Error::storage(message).with_source(cause), is_final: false }
     }
 
+    /// Creates the failure after which the content of the disk is unknown.
     fn for_good(what: &str, path: &Path, cause: io::Error) -> Self {
         let message =
-            format!("cannot {what} `{}`; nothing more is taken until a restart", path.display());
+            format!("cannot {what} `{}`; nothing more is accepted until a restart", path.display());
         Self { error: Error::storage(message).with_source(cause), is_final: true }
     }
 }
 
 impl Segment {
-    /// Creates the segment that a header begins. It gets its name when the header is durable, so
-    /// that a file of that name always has a whole header; when this returns, the name is durable
+    /// Creates the segment of a header. The file gets its name when the header is durable, so that
+    /// a file of that name always has a complete header. When this returns, the name is durable
     /// too.
     pub(super) fn create(disk: &dyn Disk, folder: &Path, header: &Header) -> Result<Self, Failed> {
         let path = folder.join(format!("{:020}.wal", header.first_sequence));
@@ -77,7 +78,7 @@ impl Segment {
             .create(&staged)
             .map_err(|cause| Failed::before_sync("create segment", &staged, cause))?;
         if let Err(cause) = file.append(&bytes) {
-            // What stays is removed by the next attempt or the next open.
+            // The next attempt or the next open removes the rest.
             let _ = disk.remove(&staged);
             return Err(Failed::before_sync("create segment", &path, cause));
         }
@@ -87,11 +88,12 @@ impl Segment {
         disk.sync_folder(folder).map_err(|cause| Failed::for_good("sync folder", folder, cause))?;
         let file =
             disk.open(&path).map_err(|cause| Failed::for_good("open segment", &path, cause))?;
-        let (first_sequence, marker) = (header.first_sequence, header.marker);
+        let first_sequence = header.first_sequence;
+        let marker = header.marker;
         Ok(Self { path, first_sequence, bytes: bytes.len() as u64, marker, file })
     }
 
-    /// Appends whole frames and returns once they are durable.
+    /// Appends complete frames and returns once they are durable.
     pub(super) fn append(&mut self, frames: &[u8]) -> Result<(), Failed> {
         if let Err(cause) = self.file.append(frames) {
             return Err(match self.cut_back() {

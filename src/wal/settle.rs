@@ -1,20 +1,20 @@
-//! Making durable what an open found of the log, before anything is built on it.
+//! Makes the frames that an open found durable, before anything is built on them.
 //!
-//! An earlier process acked what it fsynced, and may have died before or after it did; which of the
-//! two the bytes do not tell. Were they taken as they are, a record sent again would be acked as a
-//! duplicate of a copy that a power cut takes, and a segment could follow one whose end is not on
-//! the disk. So:
+//! An earlier process acknowledges frames after an fsync, and may have died before or after it; the
+//! bytes do not show which. If they were accepted unchanged, a repeated record would be
+//! acknowledged as a duplicate of a copy that a power cut removes, and a segment could follow one
+//! whose end is not on the disk. So:
 //!
-//! - segments before the last one, which was begun only when they were synced, are synced;
-//! - the last one that has frames is rewritten, beside its name, synced, and put in its place. To
-//!   sync it would not do: if its fsync failed before, the kernel takes its bytes for written and
-//!   answers the next fsync with a lie. The bytes are those that were replayed, without a torn end.
-//!   Until the new file has the name the old one has it, so whatever was durable stays so at every
-//!   moment, and a process that dies meanwhile leaves a file that the next open removes;
-//! - the folder is synced, and with it the names of all of them.
+//! - segments before the last one are synced. The last one was started only after their own sync;
+//! - the last one that has frames is rewritten under another name, synced, and renamed. A sync of
+//~  the old file is not enough: if its fsync failed before, the kernel considers its bytes written
+//~  and reports success for the next fsync. The new bytes are the replayed ones, without a torn end.
+//~  The old file keeps the name until the new one has it, so durable data stays durable at every
+//~  moment, and a process that dies meanwhile leaves a file that the next open removes;
+//! - the folder is synced, and with it the names of all files.
 //!
-//! On a full disk there may be no room for that. Then the log opens all the same, so that what it
-//! holds can be read and flushed, and the first append makes up for it.
+//! A full disk may have no room for that. Then the log opens anyway, so that its content can be
+//! read and flushed, and the first append does the rest.
 
 use std::ffi::OsStr;
 use std::io;
@@ -25,14 +25,15 @@ use super::replay::Replay;
 use crate::error::{Error, Result};
 use crate::store::folders::is_disk_full;
 
-/// The last segment with frames as it was found.
+/// The last segment with frames as an open found it.
 pub(super) struct Tail {
     pub(super) path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl Wal {
-    /// Cuts what was never acked, makes the rest durable and takes it over as closed segments.
+    /// Cuts frames that were never acknowledged, makes the rest durable and takes it over as closed
+    /// segments.
     pub(super) fn settle(&mut self, found: Replay) -> Result<()> {
         self.remove_leftovers()?;
         for path in &found.incomplete_segments {
@@ -40,7 +41,7 @@ impl Wal {
         }
         for segment in found.segments {
             if segment.next_sequence == segment.first_sequence {
-                // Its name is that of the next segment to be made.
+                // The next segment gets the same name.
                 self.remove(&segment.path)?;
                 continue;
             }
@@ -49,7 +50,7 @@ impl Wal {
                     file = %segment.path.display(),
                     offset = segment.good_bytes,
                     torn_bytes = segment.torn_bytes,
-                    "cut what is no whole frame at the end of the log: usually a write that was interrupted before its ack"
+                    "cut an incomplete frame at the end of the log: usually a write that was interrupted before its ack"
                 );
             }
             self.closed.push((
@@ -77,7 +78,7 @@ impl Wal {
         }
     }
 
-    /// Writes the last segment that was found again, if that was not done yet.
+    /// Rewrites the last segment, if that was not done yet.
     pub(super) fn settle_tail(&mut self) -> Result<()> {
         let Some(tail) = &self.tail else { return Ok(()) };
         let fresh = tail.path.with_extension("new");
@@ -85,7 +86,7 @@ impl Wal {
         let mut file = self.disk.create(&fresh).map_err(|cause| failed("write", &fresh, cause))?;
         let written = file.append(&tail.bytes);
         if written.is_err() {
-            // It only takes room; the next attempt removes what stays.
+            // The file only takes space; the next attempt removes it.
             let _ = self.disk.remove(&fresh);
         }
         written.map_err(|cause| failed("write", &fresh, cause))?;
@@ -98,7 +99,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes files of an open that was interrupted.
+    /// Removes files of an interrupted open.
     fn remove_leftovers(&self) -> Result<()> {
         let listed =
             self.disk.list(&self.folder).map_err(|cause| failed("list", &self.folder, cause))?;
@@ -112,9 +113,10 @@ impl Wal {
 }
 
 fn failed(what: &str, path: &Path, cause: io::Error) -> Error {
-    let remedy = match is_disk_full(&cause) {
-        true => "; the disk is full, and writes go on when there is room",
-        false => "",
+    let remedy = if is_disk_full(&cause) {
+        "; the disk is full, and writes continue when there is room"
+    } else {
+        ""
     };
     Error::storage(format!("cannot {what} `{}`{remedy}", path.display())).with_source(cause)
 }

@@ -1,4 +1,4 @@
-//! The log against cuts, flips and failing disks.
+//! Tests of the log with cuts, flipped bits and failing disks.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::error::ErrorKind;
 use crate::store::disk::LocalDisk;
 use crate::store::disk::tests::Failing;
 
-/// One column keeps the log so small that every byte of it can be harmed.
+/// One column keeps the log so small that every byte of it can be damaged.
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8View, true)]))
 }
@@ -22,7 +22,7 @@ fn batch(id: &str) -> RecordBatch {
     RecordBatch::try_new(schema(), vec![Arc::new(StringViewArray::from(vec![id]))]).unwrap()
 }
 
-/// A folder in memory where there is one: thousands of small logs need no disk.
+/// Creates a folder in memory where that is possible: thousands of small logs need no disk.
 fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -56,8 +56,8 @@ fn append(wal: &mut Wal, ids: &[&str]) -> Result<u64> {
     wal.append(&payloads.iter().collect::<Vec<_>>())
 }
 
-/// A small log of two segments: groups of one, two and one frames in the first, two groups in the
-/// second.
+/// Writes a small log of two segments: groups of one, two and one frames in the first, two groups
+/// in the second.
 fn sample(folder: &Path) {
     let (mut wal, _) = open(folder, disk(), 0).unwrap();
     append(&mut wal, &["1"]).unwrap();
@@ -84,7 +84,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn what_was_appended_comes_back_in_order_and_numbers_go_on() {
+fn appended_frames_are_read_in_order_and_sequences_continue() {
     let folder = scratch();
     sample(folder.path());
     let (mut wal, seen) = open(folder.path(), disk(), 0).unwrap();
@@ -96,7 +96,7 @@ fn what_was_appended_comes_back_in_order_and_numbers_go_on() {
 }
 
 #[test]
-fn trimming_deletes_only_segments_that_are_covered_whole() {
+fn trimming_deletes_only_segments_that_are_fully_covered() {
     let folder = scratch();
     sample(folder.path());
     let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
@@ -116,7 +116,7 @@ fn trimming_deletes_only_segments_that_are_covered_whole() {
     wal.trim(7).unwrap();
     drop(wal);
     let (wal, _) = open(folder.path(), disk(), 7).unwrap();
-    assert_eq!(wal.last_sequence(), 7, "an empty log goes on after what the table covers");
+    assert_eq!(wal.last_sequence(), 7, "an empty log continues after the frames of the table");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn cut_at_every_byte_gives_a_prefix_of_whole_frames() {
         append(&mut wal, &["new"]).unwrap();
         drop(wal);
         let (_, again) = open(folder.path(), disk(), 0).unwrap();
-        assert_eq!(again.len(), seen.len() + 1, "what is written after a cut at {length} is read");
+        assert_eq!(again.len(), seen.len() + 1, "a write after a cut at {length} is read");
     }
 }
 
@@ -160,7 +160,7 @@ fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
             flipped[place] ^= 1 << (place % 8);
             fs::write(folder.path().join(name), &flipped).unwrap();
             match open(folder.path(), disk(), 0) {
-                // Only the last group of the last segment may be taken for a write that was never
+                // Only the last group of the last segment may count as a write that was never
                 // acked.
                 Ok((_, seen)) => {
                     assert!(
@@ -181,8 +181,7 @@ fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
     }
 }
 
-/// A frame of version 1 that says that far later sequences are durable, as a client may send it in
-/// a text.
+/// A frame of version 1 with a far later durable sequence, as a client may send it in a text.
 const FORGED: &[u8] = b"GLFR\0\0\0\0\x01\0\0\0\0\0\0\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f";
 
 #[test]
@@ -194,11 +193,11 @@ fn bytes_of_a_client_never_read_as_a_frame_of_the_log() {
     let (header, start) = frame::Header::decode(&bytes).unwrap();
     let mut forged = FORGED.to_vec();
     forged.extend_from_slice(&crc32fast::hash(FORGED).to_le_bytes());
-    let (mut guessed, mut moved) = (Vec::new(), Vec::new());
+    let mut guessed = Vec::new();
+    let mut moved = Vec::new();
     frame::write(&mut guessed, bytes.len() + 5, &frame::Marker::Own([7; 16]), (99, 98), b"");
     frame::write(&mut moved, start, &header.marker, (99, 98), b"");
-    // A frame of version 1, one whose marker was guessed, and one of this very segment at another
-    // place.
+    // A frame of version 1, one with a guessed marker, and one of this segment at another place.
     for client in [forged, guessed, moved] {
         let folder = scratch();
         copy(original.path(), folder.path());
@@ -211,7 +210,7 @@ fn bytes_of_a_client_never_read_as_a_frame_of_the_log() {
 }
 
 #[test]
-fn a_log_of_version_1_opens_and_goes_on_in_version_2() {
+fn a_log_of_version_1_opens_and_continues_in_version_2() {
     let folder = scratch();
     let paths = ["00000000000000000001.wal", "00000000000000000005.wal"];
     let old: [&[u8]; 2] = [
@@ -232,7 +231,7 @@ fn a_log_of_version_1_opens_and_goes_on_in_version_2() {
 }
 
 #[test]
-fn a_log_of_version_1_is_cut_after_a_torn_write_and_refused_when_it_is_harmed() {
+fn a_log_of_version_1_is_cut_after_a_torn_write_and_refused_when_it_is_damaged() {
     let bytes: &[u8] = include_bytes!("../../tests/data/wal-1/00000000000000000005.wal");
     let opened = |bytes: &[u8]| {
         let folder = scratch();
@@ -251,7 +250,7 @@ fn a_log_of_version_1_is_cut_after_a_torn_write_and_refused_when_it_is_harmed() 
 }
 
 #[test]
-fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
+fn the_note_of_the_last_sequence_reveals_a_log_that_was_cut_or_emptied() {
     let original = scratch();
     sample(original.path());
     let paths = replay::segment_paths(&LocalDisk, original.path()).unwrap();
@@ -260,7 +259,8 @@ fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
         let mark = Mark { durable, segment: 5, before: durable, ..Mark::default() };
         let note = Noted { mark, ..Noted::default() };
         let held = |_| Ok((FlushedSeq::all(covered), note.clone()));
-        let (folders, id) = (Folders::new(disk()), (Uuid::from_u128(7), marker as Random));
+        let folders = Folders::new(disk());
+        let id = (Uuid::from_u128(7), marker as Random);
         Wal::open(folder, &schema(), &folders, id, &held, &mut |_, _, _| Ok(())).map(|_| ())
     };
     let (header, start) = frame::Header::decode(&last).unwrap();
@@ -305,15 +305,15 @@ fn open_noted(folder: &Path) -> Result<(Wal, Vec<(u64, String)>)> {
 
 const NOTE: &str = "note";
 
-/// What the log in a folder lacks of what was acked, as `doctor` finds it.
+/// Returns the acked frames that the log in a folder lacks, as `doctor` finds them.
 fn missing(folder: &Path) -> Result<Option<Missing>> {
     let noted = read_last(&LocalDisk, &folder.join(NOTE), Uuid::from_u128(7))?;
     let found = replay(&LocalDisk, folder, FlushedSeq::default(), true, &mut |_, _, _| Ok(()))?;
     found.reaches(&noted, 0, folder)
 }
 
-/// A log whose last segment has two groups, of one and of two frames; with the note before the last
-/// group, and where that begins.
+/// A log whose last segment has two groups, of one and of two frames, with the note before the last
+/// group, and the start of that group.
 struct Noting {
     folder: TempDir,
     note_before: Vec<u8>,
@@ -323,8 +323,8 @@ struct Noting {
 }
 
 impl Noting {
-    /// With `closed`, as after an orderly end; else as after `kill -9`, when the last group was
-    /// just acked.
+    /// Creates the log. With `closed` it ended in order; otherwise as after `kill -9`, when the
+    /// last group was just acked.
     fn new(closed: bool) -> Self {
         let folder = scratch();
         let (mut wal, _) = open_noted(folder.path()).unwrap();
@@ -342,7 +342,7 @@ impl Noting {
         Self { folder, note_before, last, bytes, group }
     }
 
-    /// A copy with other bytes in the last segment.
+    /// Returns a copy with other bytes in the last segment.
     fn with(&self, bytes: &[u8]) -> TempDir {
         let folder = scratch();
         copy(self.folder.path(), folder.path());
@@ -350,7 +350,7 @@ impl Noting {
         folder
     }
 
-    /// The same with the note as it was while the last group was written.
+    /// Returns a copy with the note as it was while the last group was written.
     fn torn(&self, bytes: &[u8]) -> TempDir {
         let folder = self.with(bytes);
         fs::write(folder.path().join(NOTE), &self.note_before).unwrap();
@@ -359,7 +359,7 @@ impl Noting {
 }
 
 #[test]
-fn a_flipped_byte_of_what_was_acked_stops_the_open_and_is_found_by_who_reads() {
+fn a_flipped_byte_of_acked_frames_stops_the_open_and_is_found_by_readers() {
     for closed in [false, true] {
         let log = Noting::new(closed);
         let name = log.last.file_name().unwrap().to_str().unwrap();
@@ -381,7 +381,7 @@ fn a_flipped_byte_of_what_was_acked_stops_the_open_and_is_found_by_who_reads() {
 }
 
 #[test]
-fn a_write_that_was_torn_is_cut_and_what_was_acked_is_there() {
+fn a_torn_write_is_cut_and_acked_frames_are_kept() {
     let log = Noting::new(false);
     let opened = |folder: &Path, what: &str| {
         assert_eq!(missing(folder).unwrap(), None, "{what}");
@@ -394,8 +394,7 @@ fn a_write_that_was_torn_is_cut_and_what_was_acked_is_there() {
     for length in log.group..=log.bytes.len() {
         let cut = &log.bytes[..length];
         opened(log.torn(cut).path(), &format!("cut at {length}"));
-        // Sectors that were not written are those of before, or zero; a client's bytes stand in
-        // others.
+        // Unwritten sectors have their old content, or zeros; others have a client's bytes.
         let zeros = [cut, &vec![0; log.bytes.len() - length]].concat();
         opened(log.torn(&zeros).path(), &format!("zero from {length}"));
         let hostile = [cut, FORGED, cut, FORGED].concat();
@@ -409,7 +408,7 @@ fn a_write_that_was_torn_is_cut_and_what_was_acked_is_there() {
 }
 
 #[test]
-fn a_log_that_was_cut_within_its_acked_last_group_opens_and_says_so_unless_it_was_closed() {
+fn a_log_that_was_cut_within_its_acked_last_group_opens_with_an_error_unless_it_was_closed() {
     for closed in [false, true] {
         let log = Noting::new(closed);
         for length in 0..log.bytes.len() {
@@ -424,13 +423,13 @@ fn a_log_that_was_cut_within_its_acked_last_group_opens_and_says_so_unless_it_wa
             let (_, seen) = opened.unwrap();
             let from = seen.len() as u64 + 1;
             assert_eq!(found.unwrap(), Some(Missing { from, to: 4 }), "cut at {length}");
-            assert_eq!(missing(folder.path()).unwrap(), None, "it is told once");
+            assert_eq!(missing(folder.path()).unwrap(), None, "it is reported once");
         }
     }
 }
 
 #[test]
-fn a_note_that_a_power_cut_left_behind_keeps_no_log_from_opening() {
+fn an_older_note_after_a_power_cut_does_not_prevent_an_open() {
     let folder = scratch();
     let mut notes = vec![Vec::new()];
     let note = |folder: &Path| fs::read(folder.join(NOTE)).unwrap();
@@ -453,7 +452,7 @@ fn a_note_that_a_power_cut_left_behind_keeps_no_log_from_opening() {
 }
 
 #[test]
-fn what_an_open_found_is_noted_as_durable() {
+fn frames_that_an_open_found_are_noted_as_durable() {
     let folder = scratch();
     sample(folder.path());
     drop(open_noted(folder.path()).unwrap());
@@ -477,7 +476,7 @@ fn a_missing_segment_is_noticed() {
 }
 
 #[test]
-fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
+fn after_a_failed_sync_nothing_is_accepted_until_a_reopen() {
     let folder = scratch();
     // The first group.
     let failing = Arc::new(Failing::default());
@@ -495,7 +494,7 @@ fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
 }
 
 #[test]
-fn each_kind_of_rows_comes_back_as_what_it_is_and_after_what_its_own_table_holds() {
+fn each_kind_of_rows_is_read_as_that_kind_and_after_the_frames_of_its_own_table() {
     use crate::parts::RecordPart;
 
     let folder = scratch();
@@ -539,7 +538,7 @@ fn each_kind_of_rows_comes_back_as_what_it_is_and_after_what_its_own_table_holds
 }
 
 #[test]
-fn what_does_not_fit_on_the_disk_is_cut_off_and_the_next_write_goes_well() {
+fn a_write_without_room_on_the_disk_is_cut_off_and_the_next_one_succeeds() {
     let bytes = {
         let folder = scratch();
         let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
@@ -549,7 +548,8 @@ fn what_does_not_fit_on_the_disk_is_cut_off_and_the_next_write_goes_well() {
     for is_begun in [false, true] {
         let mut refused = 0;
         for room in 0..=bytes {
-            let (folder, full) = (scratch(), Arc::new(Failing::default()));
+            let folder = scratch();
+            let full = Arc::new(Failing::default());
             let (mut wal, _) = open(folder.path(), Arc::clone(&full) as Arc<dyn Disk>, 0).unwrap();
             if is_begun {
                 append(&mut wal, &["1"]).unwrap();
@@ -576,7 +576,7 @@ fn what_does_not_fit_on_the_disk_is_cut_off_and_the_next_write_goes_well() {
 }
 
 #[test]
-fn an_open_writes_the_last_segment_anew_and_cleans_up_after_one_that_was_interrupted() {
+fn an_open_rewrites_the_last_segment_and_cleans_up_after_an_interrupted_one() {
     let folder = scratch();
     sample(folder.path());
     let last = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();

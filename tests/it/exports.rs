@@ -434,7 +434,7 @@ async fn one_of_two_nodes_writes_another_stops_it_and_takes_over() {
     let a = place.node("a").await;
     a.append(vec![record("a")]).await.unwrap();
     a.flush().await.unwrap();
-    until("the first node does upkeep", || a.upkeep().holder.is_some()).await;
+    until("the first node does upkeep", || a.maintenance_state().holder.is_some()).await;
     let b = place.node("b").await;
     // Said on one node, done by the other.
     let id = started(&b, &["id"]).await;

@@ -30,7 +30,7 @@ const READING: [&[&str]; 19] = [
 ];
 
 /// The words of a place that never was a store.
-const NO_STORE: &str = "is no gatelog store: there is neither `catalog.json` nor a table in it";
+const NO_STORE: &str = "is no gatelog store: it contains neither `catalog.json` nor a table";
 
 #[test]
 fn a_folder_that_never_was_a_store_is_told_by_every_command_that_reads() {

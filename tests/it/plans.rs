@@ -430,7 +430,7 @@ async fn a_catalog_that_is_gone_and_a_log_of_other_data_are_refused() {
     std::fs::remove_file(folder.path().join("data/catalog.json")).unwrap();
     let refused = Engine::open(config(&folder)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Damaged);
-    assert!(refused.message().contains("is gone; restore it from a copy"), "{refused}");
+    assert!(refused.message().contains("is missing; restore it from a copy"), "{refused}");
     let refused = gatelog::Reader::open(&config(&folder)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Damaged, "what was erased would be back: {refused}");
 

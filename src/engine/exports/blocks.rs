@@ -1,5 +1,5 @@
-//! The file of an export job: its lines packed in blocks, so that any range of them is read without
-//! the rest.
+//! The file format of an export job: lines packed in blocks, so that a range of lines is read
+//! without the rest.
 //!
 //! ```text
 //! block, block, …         each a zstd frame of BLOCK_BYTES of lines (the last one of fewer), with a checksum
@@ -33,7 +33,7 @@ const MAGIC: [u8; 4] = *b"GLX1";
 const LENGTH_BYTES: usize = 4;
 const TRAILER_BYTES: usize = 16;
 
-/// Packs lines into an object as they come.
+/// Packs lines into an object as they arrive.
 pub(super) struct Packing {
     upload: Upload,
     block: Vec<u8>,
@@ -47,12 +47,12 @@ impl Packing {
         Self { upload, block: Vec::new(), lengths: Vec::new(), bytes: 0, stored: 0 }
     }
 
-    /// Bytes of the object so far.
+    /// Returns the bytes of the object so far.
     pub(super) fn stored(&self) -> u64 {
         self.stored
     }
 
-    /// Bytes that the store has.
+    /// Returns the bytes that the store has confirmed.
     pub(super) fn uploaded(&self) -> u64 {
         self.upload.stored
     }
@@ -69,7 +69,7 @@ impl Packing {
         Ok(())
     }
 
-    /// Makes the object whole.
+    /// Completes the object.
     pub(super) async fn finish(&mut self) -> object_store::Result<()> {
         if !self.block.is_empty() {
             self.pack().await?;
@@ -85,7 +85,7 @@ impl Packing {
         self.upload.finish().await
     }
 
-    /// Takes back what was begun.
+    /// Discards the upload.
     pub(super) async fn abort(&mut self) {
         self.upload.abort().await;
     }
@@ -109,7 +109,7 @@ fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Er
     object_store::Error::Generic { store: "export", source }
 }
 
-/// Bytes of the lines of a file, in pieces that are fetched a few ahead of the reader.
+/// Returns the bytes of the lines of a file, in chunks that are fetched a few ahead of the reader.
 pub(super) fn read(
     store: Arc<dyn ObjectStore>,
     path: Path,
@@ -119,12 +119,15 @@ pub(super) fn read(
     if !is_packed_export(&file.name) {
         return plain(store, path, range);
     }
-    let (bytes, stored) = (file.bytes, file.stored_bytes.unwrap_or_default());
+    let bytes = file.bytes;
+    let stored = file.stored_bytes.unwrap_or_default();
     let blocks = stream::once(async move {
         let starts = index(&*store, &path, bytes, stored).await?;
         let wanted = range.start / BLOCK_BYTES as u64..range.end.div_ceil(BLOCK_BYTES as u64);
         let fragments = wanted.map(move |number| {
-            let (store, path, range) = (Arc::clone(&store), path.clone(), range.clone());
+            let store = Arc::clone(&store);
+            let path = path.clone();
+            let range = range.clone();
             let place = usize::try_from(number).unwrap_or(usize::MAX);
             let packed =
                 starts.get(place).copied().zip(starts.get(place.saturating_add(1)).copied());
@@ -153,7 +156,7 @@ pub(super) fn read(
         .boxed()
 }
 
-/// Where each block starts, and the last one ends.
+/// Returns the start of each block, and the end of the last one.
 async fn index(store: &dyn ObjectStore, path: &Path, bytes: u64, stored: u64) -> Result<Vec<u64>> {
     let blocks = bytes.div_ceil(BLOCK_BYTES as u64);
     let index_bytes = blocks * LENGTH_BYTES as u64 + TRAILER_BYTES as u64;
@@ -181,7 +184,8 @@ fn plain(
 ) -> BoxStream<'static, Result<Bytes>> {
     let end = range.end;
     let fragments = range.step_by(BLOCK_BYTES).map(move |start| {
-        let (store, path) = (Arc::clone(&store), path.clone());
+        let store = Arc::clone(&store);
+        let path = path.clone();
         async move {
             store
                 .get_range(&path, start..end.min(start + BLOCK_BYTES as u64))
@@ -209,15 +213,17 @@ mod tests {
     use super::*;
 
     async fn packed(lines: &[u8]) -> (Arc<dyn ObjectStore>, Path, ExportFile) {
-        let (store, path): (Arc<dyn ObjectStore>, _) =
-            (Arc::new(InMemory::new()), Path::from("a.jsonl.zst"));
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let path = Path::from("a.jsonl.zst");
         let mut packing = Packing::new(Upload::new(Arc::clone(&store), path.clone()));
         for chunk in lines.chunks(300_000) {
             packing.put(chunk).await.unwrap();
         }
         packing.finish().await.unwrap();
-        let (bytes, stored_bytes) = (lines.len() as u64, Some(packing.stored()));
-        let (name, written_at) = (path.to_string(), Utc::now());
+        let bytes = lines.len() as u64;
+        let stored_bytes = Some(packing.stored());
+        let name = path.to_string();
+        let written_at = Utc::now();
         assert_eq!(store.head(&path).await.unwrap().size, packing.stored());
         (
             store,
@@ -248,7 +254,8 @@ mod tests {
         let lines: Vec<u8> = (0..330_000)
             .flat_map(|number: u32| format!("{{\"n\":{number}}}\n").into_bytes())
             .collect();
-        let (size, block) = (lines.len(), BLOCK_BYTES);
+        let size = lines.len();
+        let block = BLOCK_BYTES;
         let object = packed(&lines).await;
         assert!(object.2.stored_bytes.unwrap() < lines.len() as u64 / 4);
         for range in [

@@ -1,9 +1,10 @@
-//! An object that is written piece by piece: in one write if it is small, else in parts that are
-//! sent while the next one fills.
+//! Uploads an object piece by piece: in one write if it is small, otherwise in parts that are sent
+//! while the next one fills.
 //!
-//! Memory for one is [`part_bytes`] for the part that is being filled and for the one that is on
-//! its way. The object has its name after [`Upload::finish`], all of it or none; what else was
-//! begun is taken back by [`Upload::abort`], at any time, also where the store refused the end.
+//! An upload takes [`part_bytes`] of memory for the part that is being filled and for the part that
+//! is being sent. The object gets its name with [`Upload::finish`], complete or not at all.
+//! [`Upload::abort`] discards an unfinished upload at any time, also after the store refused the
+//! end.
 
 use std::mem;
 use std::sync::Arc;
@@ -12,15 +13,15 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, Result};
 use tokio::task::JoinSet;
 
-/// Bytes of the first parts: a bucket takes none smaller but the last.
+/// Bytes of the first parts: a bucket accepts no smaller ones, except the last.
 const LEAST_PART: usize = 5 << 20;
-/// Parts after which they are that much bigger: an object has at most 10,000 of them, which come to
+/// Parts of one size, after which the size grows. An object has at most 10,000 parts, which hold
 /// 260 GB.
 const PARTS_OF_A_SIZE: usize = 1_000;
-/// Parts that are on their way beside the one that is being filled.
+/// Parts that are being sent beside the one that is being filled.
 const PARTS_AHEAD: usize = 1;
 
-/// Bytes of the part that follows so many.
+/// Returns the size of the next part after so many parts, in bytes.
 fn part_bytes(parts: usize) -> usize {
     LEAST_PART * (1 + parts / PARTS_OF_A_SIZE)
 }
@@ -29,12 +30,12 @@ pub(super) struct Upload {
     store: Arc<dyn ObjectStore>,
     path: Path,
     part: Vec<u8>,
-    /// None while it may yet be a single write.
-    begun: Option<Box<dyn MultipartUpload>>,
+    /// `None` while the object may still fit into a single write.
+    started: Option<Box<dyn MultipartUpload>>,
     sending: JoinSet<Result<u64>>,
-    /// Parts that were begun.
+    /// Parts that were started.
     parts: usize,
-    /// Bytes of the parts that the store has.
+    /// Bytes of the parts that the store has confirmed.
     pub(super) stored: u64,
 }
 
@@ -44,7 +45,7 @@ impl Upload {
             store,
             path,
             part: Vec::new(),
-            begun: None,
+            started: None,
             sending: JoinSet::new(),
             parts: 0,
             stored: 0,
@@ -64,38 +65,38 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the object whole.
+    /// Completes the object.
     pub(super) async fn finish(&mut self) -> Result<()> {
-        if self.begun.is_none() {
+        if self.started.is_none() {
             return self.store.put(&self.path, mem::take(&mut self.part).into()).await.map(drop);
         }
         if !self.part.is_empty() {
             self.send().await?;
         }
         self.wait_until_below(1).await?;
-        match &mut self.begun {
-            Some(begun) => begun.complete().await.map(drop),
+        match &mut self.started {
+            Some(started) => started.complete().await.map(drop),
             None => Ok(()),
         }
     }
 
-    /// Takes back what was begun; if the store refuses that, it drops it in its own time.
+    /// Discards a started upload. If the store refuses, it removes the parts by its own rules.
     pub(super) async fn abort(&mut self) {
         self.sending.shutdown().await;
-        if let Some(mut begun) = self.begun.take() {
-            let _ = begun.abort().await;
+        if let Some(mut started) = self.started.take() {
+            let _ = started.abort().await;
         }
     }
 
     async fn send(&mut self) -> Result<()> {
         self.wait_until_below(PARTS_AHEAD).await?;
-        let begun = match &mut self.begun {
-            Some(begun) => begun,
-            None => self.begun.insert(self.store.put_multipart(&self.path).await?),
+        let started = match &mut self.started {
+            Some(started) => started,
+            None => self.started.insert(self.store.put_multipart(&self.path).await?),
         };
         self.parts += 1;
-        let (bytes, part) =
-            (self.part.len() as u64, begun.put_part(mem::take(&mut self.part).into()));
+        let bytes = self.part.len() as u64;
+        let part = started.put_part(mem::take(&mut self.part).into());
         self.sending.spawn(async move { part.await.map(|()| bytes) });
         Ok(())
     }

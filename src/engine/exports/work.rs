@@ -1,16 +1,16 @@
-//! Export jobs at work: taken in turn, written in the background, and their ends told to the
-//! catalog.
+//! Runs export jobs: takes them in turn, writes them in the background, and reports their ends to
+//! the catalog.
 //!
-//! One node does it, the one that holds the lease of upkeep; [`AT_ONCE`] jobs are written at a
-//! time, of an organisation one, and the others wait in the order of their starts. What the catalog
-//! says is what holds: a job that is in progress there and not here is begun anew, after a restart
-//! and after another node's end alike, and one that is no longer wanted there is broken off,
-//! whoever said so. A node that overslept its lease writes for nothing and takes its file back
+//! Only one node does it, the holder of the maintenance lease. It writes [`AT_ONCE`] jobs at a
+//! time, at most one of an organisation; the others wait in the order of their starts. The catalog
+//! is authoritative. A job that is in progress there and not on this node starts again, after a
+//! restart as after the end of another node. A job that is no longer wanted there is cancelled. A
+//! node whose lease ended while it wrote discards its result and deletes its file
 //! ([`Document::end_export`]).
 //!
-//! A file gets its name in the store when it is whole. How far a job is stands in the memory of the
-//! node that writes it; the catalog hears of the end. However the task of a job ends, its place is
-//! free afterwards.
+//! A file gets its name in the store when it is complete. The progress of a job is in the memory of
+//! the node that writes it; the catalog is informed of the end. A job frees its slot, whatever way
+//! its task ends.
 //!
 //! [`Document::end_export`]: crate::catalog::Document::end_export
 
@@ -39,20 +39,20 @@ use crate::store::export_name;
 
 /// Jobs that are written at a time.
 const AT_ONCE: usize = 2;
-/// How often it is looked what is to be done.
+/// Interval at which jobs are looked for.
 const TICK: Duration = Duration::from_secs(1);
-/// How long the end of an engine waits for uploads to be taken back.
+/// Time that the end of an engine waits for uploads to be aborted.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often the end of a job is told to a catalog that does not answer, before the job is begun
-/// anew.
-const TELLS: u32 = 5;
+/// Attempts to report the end of a job to a catalog that does not answer, before the job starts
+/// again.
+const MAX_REPORTS: u32 = 5;
 
-/// What is being written on this node.
+/// Exports that this node writes.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Exports {
     pub(super) running: Mutex<HashMap<String, Running>>,
     pub(super) wanted: Notify,
-    /// Somebody's turn is over.
+    /// A job on this node has ended.
     ended: Notify,
 }
 
@@ -60,15 +60,14 @@ pub(in crate::engine) struct Exports {
 pub(super) struct Running {
     pub(super) run: u64,
     organisation: Option<String>,
-    /// Name of the file that is being written, until the catalog was told.
+    /// Name of the file that is being written, until the catalog names it.
     file: String,
-    /// Records and bytes so far, and bytes where they lie.
+    /// Records, bytes, and stored bytes so far.
     pub(super) written: Arc<[AtomicU64; 3]>,
     cancel: CancellationToken,
 }
 
-/// A job's place among those that are written here, given back when this is dropped, whatever
-/// happened.
+/// The slot of a job that is written here. Freed on drop, whatever happened.
 struct ExportTurn {
     inner: Arc<Inner>,
     job: ExportJob,
@@ -76,7 +75,7 @@ struct ExportTurn {
 }
 
 impl ExportTurn {
-    /// Writes the job until it is over, one way or another.
+    /// Writes the job until it ends in any way.
     async fn take(self) {
         let Self { inner, job, running } = &self;
         inner.flush_first().await;
@@ -109,38 +108,44 @@ impl Exports {
 }
 
 impl Inner {
-    /// Writes what is started, for as long as the engine lives.
+    /// Writes started jobs, for as long as the engine lives.
     pub(in crate::engine) async fn run_exports(self: Arc<Self>) {
         let lease = Duration::from_secs(self.config.lease_seconds);
-        let (mut tasks, mut held, mut cleared) = (JoinSet::new(), Instant::now(), BTreeSet::new());
+        let mut tasks = JoinSet::new();
+        let mut held = Instant::now();
+        let mut cleared = BTreeSet::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = self.exports.wanted.notified() => {}
                 Some(Err(error)) = tasks.join_next() => {
-                    tracing::error!(error = %error, "the task of an export broke; it begins anew");
+                    tracing::error!(error = %error, "the task of an export failed; the job starts again");
                     tokio::time::sleep(TICK).await;
                 }
             }
             self.stop_unwanted();
-            let (idle, state) = (self.exports.running.lock().is_empty(), self.catalog.state());
+            let idle = self.exports.running.lock().is_empty();
+            let state = self.catalog.state();
             let left = &state.document.export_leftovers;
             if idle && state.document.started_exports().is_empty() && *left == cleared {
                 continue;
             }
             if !self.holds_lease().await {
-                // Another node begins anew what this one was writing.
+                // Another node starts the jobs again that this one was writing.
                 if held.elapsed() >= lease {
                     self.exports.cancel_all();
                 }
                 continue;
             }
             held = Instant::now();
-            // Once; what a store does not let go of is left to upkeep.
+            // Only once: maintenance deletes the files that the store refuses to delete now.
             if *left != cleared {
                 cleared.clone_from(left);
                 if let Err(error) = self.delete_exports(left).await {
-                    tracing::warn!(error = error.chain(), "upkeep deletes files of exports later");
+                    tracing::warn!(
+                        error = error.chain(),
+                        "maintenance deletes files of exports later"
+                    );
                 }
             }
             while let Some(turn) = self.next_export() {
@@ -149,7 +154,7 @@ impl Inner {
         }
     }
 
-    /// Breaks off what is written here and no longer wanted.
+    /// Cancels jobs that are written here and no longer wanted.
     fn stop_unwanted(&self) {
         let state = self.catalog.state();
         for (id, running) in self.exports.running.lock().iter() {
@@ -159,11 +164,11 @@ impl Inner {
         }
     }
 
-    /// The job whose turn it is, if there is room for one.
+    /// Returns the next job, if there is a free slot.
     fn next_export(self: &Arc<Self>) -> Option<ExportTurn> {
         let state = self.catalog.state();
         let mut running = self.exports.running.lock();
-        // Looked at under the lock: whoever closes the engine takes it after saying so.
+        // Read under the lock: the closing engine takes the lock after setting the flag.
         if running.len() >= AT_ONCE || self.closing.load(Ordering::Acquire) {
             return None;
         }
@@ -183,17 +188,17 @@ impl Inner {
         Some(ExportTurn { inner: Arc::clone(self), job, running: started })
     }
 
-    /// Moves rows into files: those are merged in order, while rows in memory must be sorted, all
-    /// of a day at once. Where that fails they are read from memory.
+    /// Moves rows into files, because files are merged in order, while rows in memory must be
+    /// sorted, all rows of a day at once. If the flush fails, the rows are read from memory.
     async fn flush_first(self: &Arc<Self>) {
         let inner = Arc::clone(self);
-        // A task of its own: a job that is called off must not leave a commit half taken over.
+        // A separate task: cancelling the job must not interrupt a commit.
         if let Ok(Err(error)) = tokio::spawn(async move { inner.flush_all().await }).await {
             tracing::debug!(error = error.chain(), "an export reads rows from memory");
         }
     }
 
-    /// Writes a file and tells the catalog.
+    /// Writes a file and reports it to the catalog.
     async fn attempt(&self, job: &ExportJob, name: &str, running: &Running) {
         let written = AssertUnwindSafe(self.write_export(job, name, running)).catch_unwind().await;
         let written =
@@ -207,10 +212,11 @@ impl Inner {
             }
         };
         let ended = match &end {
-            Some(end) => self.tell_end(job, end, running).await,
+            Some(end) => self.report_end(job, end, running).await,
             None => Some(Ended::Overtaken),
         };
-        // Where the catalog did not answer it may name the file; if not, upkeep finds it.
+        // If the catalog did not answer, it may name the file. If it does not, maintenance finds
+        // the file.
         if ended.is_some()
             && !matches!((&end, ended), (Some(ExportEnd::Written(..)), Some(Ended::Taken)))
         {
@@ -218,15 +224,20 @@ impl Inner {
         }
     }
 
-    async fn tell_end(&self, job: &ExportJob, end: &ExportEnd, running: &Running) -> Option<Ended> {
+    async fn report_end(
+        &self,
+        job: &ExportJob,
+        end: &ExportEnd,
+        running: &Running,
+    ) -> Option<Ended> {
         let mut wait = TICK;
-        for _ in 0..TELLS {
+        for _ in 0..MAX_REPORTS {
             let now = (self.now)();
-            let told = self
+            let reported = self
                 .catalog
                 .change(|document| Ok(document.end_export(&job.id, job.run, end, now)))
                 .await;
-            match told {
+            match reported {
                 Ok(ended) => return Some(ended),
                 Err(error) => tracing::warn!(
                     job = job.id,
@@ -242,7 +253,7 @@ impl Inner {
         None
     }
 
-    /// Writes the file of a job, as far as it is not called off.
+    /// Writes the file of a job until it ends or is cancelled.
     async fn write_export(
         &self,
         job: &ExportJob,
@@ -262,8 +273,9 @@ impl Inner {
         let [records, bytes, stored] =
             [0, 1, 2].map(|place| running.written[place].load(Ordering::Relaxed));
         let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
-        let (name, written_at) = (name.to_owned(), (self.now)());
-        // One of an organisation holds that one's.
+        let name = name.to_owned();
+        let written_at = (self.now)();
+        // The records of an organisation's job are all its own.
         let organisations = noted.names().filter(|_| job.organisation.is_none());
         let file = ExportFile {
             name,
@@ -277,8 +289,8 @@ impl Inner {
         Ok(ExportEnd::Written(file, whole.then_some(records)))
     }
 
-    /// Refuses to write on where the files of all exports, or of the job's organisation, have come
-    /// to their limit.
+    /// Returns an error if the files of all exports, or of the job's organisation, have reached
+    /// their limit.
     fn check_room(&self, job: &ExportJob) -> Result<()> {
         let most = self.config.export_bytes;
         let [mut all, mut own] =
@@ -299,7 +311,7 @@ impl Inner {
         )))
     }
 
-    /// Calls off what is written here; the next open, or another node, begins it anew.
+    /// Cancels the jobs that are written here. The next open, or another node, starts them again.
     pub(in crate::engine) async fn stop_exports(&self) {
         self.exports.cancel_all();
         let ended = async {
@@ -307,13 +319,13 @@ impl Inner {
                 self.exports.ended.notified().await;
             }
         };
-        // What is not over by then leaves parts of an upload, which have no name.
+        // An upload that has not ended by then leaves parts without a name.
         let _ = tokio::time::timeout(STOP_WITHIN, ended).await;
     }
 }
 
-/// Writes lines to an object that has its name when this is over. Called off or failed, it never
-/// gets one, or, where that came too late, the caller deletes it.
+/// Writes lines to an object that gets its name at the end. If it fails or is cancelled, the object
+/// gets no name, or, if that came too late, the caller deletes it.
 async fn write(
     mut lines: BoxStream<'static, Result<Bytes>>,
     mut packing: Packing,
@@ -335,7 +347,7 @@ async fn write(
     };
     let sent = tokio::select! {
         sent = sending => sent,
-        () = running.cancel.cancelled() => Err(Error::closed("the export was called off")),
+        () = running.cancel.cancelled() => Err(Error::closed("the export was cancelled")),
     };
     if sent.is_err() {
         packing.abort().await;
@@ -344,16 +356,17 @@ async fn write(
 }
 
 fn unwritten(cause: object_store::Error, stored: u64) -> Error {
-    let why = match is_full(&cause) {
-        true => format!(
+    let why = if is_full(&cause) {
+        format!(
             "no space left on the device, {stored} bytes written; free space, then start the export again"
-        ),
-        false => "the file of the export cannot be written".to_owned(),
+        )
+    } else {
+        "the file of the export cannot be written".to_owned()
     };
     Error::storage(why).with_source(cause)
 }
 
-/// Whether a failure comes of a disk, or a quota of one, that is full.
+/// Returns true if an error says that a disk or its quota is full.
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
     let io_error = cause.downcast_ref::<io::Error>();

@@ -37,7 +37,7 @@ struct JobView {
 
 /// `GET /v1/admin/maintain`.
 pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
-    let upkeep = app.engine.upkeep();
+    let upkeep = app.engine.maintenance_state();
     let config = app.engine.config();
     let job = |job: Job| {
         let mut run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();

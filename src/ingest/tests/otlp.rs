@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ingest::otlp::{self, Call, Encoding, Signal};
-use crate::parts::{says_outcome, unite};
+use crate::parts::{has_outcome, unite};
 
 const TRACE: &str = "5b8efff798038103d269b633813fc60c";
 const SPAN: &str = "eee19b7ec3c1b174";

@@ -176,8 +176,8 @@ async fn what_others_said_moves_no_mean_of_ours() {
         for number in [0, 3] {
             let record = ours(number);
             assert_eq!(
-                crowded.said_of(&record).await.unwrap(),
-                alone.said_of(&record).await.unwrap()
+                crowded.feedback_on(&record).await.unwrap(),
+                alone.feedback_on(&record).await.unwrap()
             );
         }
         for id in

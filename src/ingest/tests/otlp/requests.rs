@@ -44,7 +44,7 @@ fn fragment(records: &[Value]) -> Record {
 #[track_caller]
 fn together(span: Value, fragment: &Record) -> Record {
     let call = one_call(span);
-    assert!(!call.is_whole && says_outcome(&call.record) && !says_outcome(fragment));
+    assert!(!call.is_whole && has_outcome(&call.record) && !has_outcome(fragment));
     let after = unite(call.record.clone(), fragment.clone());
     let before = unite(fragment.clone(), call.record);
     assert_eq!(
