@@ -66,7 +66,8 @@ impl Error {
     }
 
     constructors! {
-        invalid => Invalid, not_found => NotFound, denied => Denied, conflict => Conflict, busy => Busy, limit => Limit,
+        invalid => Invalid, not_found => NotFound, denied => Denied, conflict => Conflict,
+        busy => Busy, limit => Limit,
         damaged => Damaged, storage => Storage, closed => Closed, internal => Internal,
     }
 

@@ -4,10 +4,10 @@
 //! # The path of a record
 //!
 //! ```text
-//! HTTP or CLI -> ingest (any client's shape -> Record) -> wal (fsync; the ack) -> memtable (visible to SQL at once)
+//! HTTP or CLI -> ingest (any format -> Record) -> wal (fsync, ack) -> memtable (visible to SQL)
 //!   -> flush (one sorted Parquet file a partition, one Delta commit) -> table `logs`
 //!   -> maintain: expire, compact, vacuum, checkpoint
-//! SQL, reports and exports read one View = table files + rows that are not in them yet, swapped in one step
+//! SQL, reports and exports read one View: table files and the newer rows, swapped in one step
 //! ```
 //!
 //! Feedback takes the same path through the same log into its own table. A record that arrives in

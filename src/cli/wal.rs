@@ -32,7 +32,7 @@ const BETWEEN_FLUSHES: Duration = Duration::from_millis(200);
 Examples:
   gatelog wal rebind --data /new/mount/gatelog --set wal=/var/lib/gatelog/wal
   gatelog wal adopt /mnt/dead-node/wal --data s3://bucket/prefix
-  gatelog wal adopt gatelog-data/wal --after-loss    after an older backup was restored over gatelog-data
+  gatelog wal adopt gatelog-data/wal --after-loss    after an older backup of it was restored
 
 A write-ahead log notes its store and the last location of that store. A log of another store is always refused; \
 the same store at another location is refused until `rebind` confirms that it was moved and is not a copy. A log inside \

@@ -70,7 +70,8 @@ macro_rules! settings {
         }
 
         /// The table of settings, in the order of [`Config`].
-        pub const SETTINGS: &[Setting] = &[$(Setting { name: stringify!($name), unit: $unit, doc: $doc },)*];
+        pub const SETTINGS: &[Setting] =
+            &[$(Setting { name: stringify!($name), unit: $unit, doc: $doc },)*];
 
         impl Default for Config {
             fn default() -> Self {

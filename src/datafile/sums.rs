@@ -7,7 +7,8 @@
 //! its own checksum as zeros:
 //!
 //! ```text
-//! gatelog.checksums = 1;<token>;<bytes of the page indexes>;<their crc32>;<crc32 of the footer>;<parts>
+//! gatelog.checksums = 1;<token>;<bytes of the page indexes>;<their crc32>;
+//!                     <crc32 of the footer>;<parts>
 //! ```
 //!
 //! Sizes and checksums are 8 hexadecimal digits. The token is random, so that the value is found in

@@ -1,9 +1,9 @@
 //! `GET /v1/refusals`: the list of refused records, feedback and requests; and the middleware that
 //! adds requests which failed as a whole.
 //!
-//! Records are added where they are refused ([`super::ingest_pipeline`], [`super::otlp`]). A failed request
-//! on an ingestion route is added here, so that no handler can forget it. [`SOURCES`] names these
-//! routes, and a test compares it with the route table.
+//! Records are added where they are refused ([`super::ingest_pipeline`], [`super::otlp`]). A failed
+//! request on an ingestion route is added here, so that no handler can forget it. [`SOURCES`] names
+//! these routes, and a test compares it with the route table.
 
 use std::sync::Arc;
 

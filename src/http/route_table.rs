@@ -75,7 +75,8 @@ macro_rules! methods {
         $(
             /// Returns this method with a handler.
             pub(crate) fn $function<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> Methods {
-                Methods { router: axum::routing::$function(handler), names: vec![$name], needs: None }
+                let router = axum::routing::$function(handler);
+                Methods { router, names: vec![$name], needs: None }
             }
         )*
 
@@ -83,7 +84,10 @@ macro_rules! methods {
             $(
                 /// Adds this method with a handler.
                 #[allow(dead_code, reason = "which of them come second depends on the table")]
-                pub(crate) fn $function<H: Handler<T, Arc<App>>, T: 'static>(mut self, handler: H) -> Self {
+                pub(crate) fn $function<H: Handler<T, Arc<App>>, T: 'static>(
+                    mut self,
+                    handler: H,
+                ) -> Self {
                     self.names.push($name);
                     Self { router: self.router.$function(handler), ..self }
                 }

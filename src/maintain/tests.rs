@@ -418,9 +418,11 @@ proptest! {
             let names = ["a", "b", "c", "d"];
             let rig = Rig::in_memory().await;
             let rows = rows.iter().zip(0..).map(|((name, hour), id)| record(names[*name], id, at(DAY, hour * 3_600_000)));
-            let mut file = rig.flush(rows.collect(), &Rules::without_plans(class), at(DAY, 0)).await.remove(0);
+            let by_class = Rules::without_plans(class);
+            let mut file = rig.flush(rows.collect(), &by_class, at(DAY, 0)).await.remove(0);
             if sealed {
-                let merge = Merge { date: DAY, retention_days: class, files: vec![Arc::new(file)], seal: true };
+                let files = vec![Arc::new(file)];
+                let merge = Merge { date: DAY, retention_days: class, files, seal: true };
                 file = write_merged(rig.tools(POLICY), &merge, at(DAY, 1), || rig.new_id()).await.unwrap().remove(0);
                 commit_merged(&rig.table, &merge, vec![file.clone()]).await.unwrap();
             }
@@ -438,7 +440,8 @@ proptest! {
                 let organisation = key.0.as_str();
                 let id = key.2.as_str();
                 let created_at = key.1;
-                let row = Row { feedback: false, organisation, id, user, created_at, written_ms: i64::MAX };
+                let written_ms = i64::MAX;
+                let row = Row { feedback: false, organisation, id, user, created_at, written_ms };
                 if rules.sees(row, now.timestamp_micros()) {
                     expected.entry(rules.retention_days(&key.0)).or_insert_with(Vec::new).push(key);
                 }
@@ -447,12 +450,14 @@ proptest! {
             let kept: usize = expected.values().map(Vec::len).sum();
             assert_eq!(rewrite.gone(), if rewrite.untouched { 0 } else { file.rows - kept as u64 });
             assert_eq!(rewrite.untouched, expected.get(&class).is_some_and(|rows| rows.len() as u64 == file.rows));
-            let index = commit_rewritten(&rig.table, &[Arc::new(file)], vec![rewrite]).await.unwrap();
+            let replaced = [Arc::new(file)];
+            let index = commit_rewritten(&rig.table, &replaced, vec![rewrite]).await.unwrap();
             let mut found = BTreeMap::new();
             for file in index.iter() {
                 check_file(&rig, file).await;
                 assert_eq!(file.is_sealed(), sealed);
-                found.insert(file.retention_days, keys(&rig.rows_of([DataFile::clone(file)]).await));
+                let rows = rig.rows_of([DataFile::clone(file)]).await;
+                found.insert(file.retention_days, keys(&rows));
             }
             assert_eq!(found, expected);
         });

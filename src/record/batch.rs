@@ -166,7 +166,9 @@ macro_rules! builder_type {
     (Float) => { arrow::array::Float64Builder };
     (Bool) => { arrow::array::BooleanBuilder };
     (Time) => { arrow::array::TimestampMicrosecondBuilder };
-    (Tags) => { arrow::array::MapBuilder<arrow::array::StringBuilder, arrow::array::StringBuilder> };
+    (Tags) => {
+        arrow::array::MapBuilder<arrow::array::StringBuilder, arrow::array::StringBuilder>
+    };
     (Message) => { batch::MessageBuilder };
 }
 pub(super) use builder_type;

@@ -15,7 +15,12 @@ macro_rules! columns {
     ($($name:ident: $kind:ident, $limit:ident, $doc:literal;)*) => {
         /// Columns of the feedback table, without the partition columns.
         pub(super) const COLUMNS: &[Column] =
-            &[$(Column { name: stringify!($name), kind: Kind::$kind, limit: Limit::$limit, doc: $doc },)*];
+            &[$(Column {
+                name: stringify!($name),
+                kind: Kind::$kind,
+                limit: Limit::$limit,
+                doc: $doc,
+            },)*];
 
         /// Feedback on a call.
         #[derive(Clone, Debug, Default, PartialEq)]

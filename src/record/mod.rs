@@ -151,7 +151,12 @@ macro_rules! columns {
     ($($name:ident: $kind:ident, $limit:ident, $doc:literal;)*) => {
         /// The table of columns, in the order of the schema, without the partition columns.
         pub const COLUMNS: &[Column] =
-            &[$(Column { name: stringify!($name), kind: Kind::$kind, limit: Limit::$limit, doc: $doc },)*];
+            &[$(Column {
+                name: stringify!($name),
+                kind: Kind::$kind,
+                limit: Limit::$limit,
+                doc: $doc,
+            },)*];
 
         /// One gateway call. `None` means that the source did not say.
         #[derive(Clone, Debug, Default, PartialEq)]

@@ -18,7 +18,8 @@ pub(super) struct Model {
 }
 
 macro_rules! models {
-    ($($id:ident = $provider:literal $name:literal at $url:expr, $input:literal $output:literal cents,
+    ($($id:ident = $provider:literal $name:literal at $url:expr, $input:literal $output:literal
+     cents,
         $first:literal $each:literal ms;)*) => {
         $(pub(super) const $id: Model = Model {
             provider: $provider, name: $name, url: $url, input_cents: $input, output_cents: $output,

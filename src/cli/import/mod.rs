@@ -159,8 +159,9 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     let appender = Appender::new(engine).await?;
     let mut open = true;
     while open || !appends.is_empty() {
+        let is_free = open && appends.len() < APPENDS_AT_ONCE;
         tokio::select! {
-            parsed = pipeline.parsed.recv(), if open && appends.len() < APPENDS_AT_ONCE => match parsed {
+            parsed = pipeline.parsed.recv(), if is_free => match parsed {
                 None => open = false,
                 Some(Parsed { file, records, rejected }) => {
                     for (rejection, text) in &rejected {

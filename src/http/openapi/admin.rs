@@ -22,31 +22,37 @@ NewOrganisation  An organisation to create.
   id               text    id: lower case letters, digits, `-` and `_`
   plan?            text?   name of its plan
   name?            text?   display name
-  retention_days?  days?   days for which records are kept, if the plan leaves it to agreement; 0 means for ever
+  retention_days?  days?   days for which records are kept, if the plan leaves it to agreement; 0 \
+      means for ever
   workspaces?      [text]  slugs of its workspaces
 
 OrganisationChange  Changes to an organisation; at least one is required.
   plan?                     text?     name of its plan
-  retention_days?           days?     days for which records are kept, if the plan leaves it to agreement; 0 means for ever
+  retention_days?           days?     days for which records are kept, if the plan leaves it to \
+      agreement; 0 means for ever
   name?                     text?     display name
   add_workspaces?           [text]    slugs of workspaces to add
-  denied_fields?            [text]?   fields that its keys may not export or read; an empty list allows all
+  denied_fields?            [text]?   fields that its keys may not export or read; an empty list \
+      allows all
   workspace_denied_fields?  {[text]}  further denied fields, by workspace
 
 Plan  A plan with its terms.
   name            text       name of the plan
-  retention_days  count      days for which records are kept; 0 means for ever, unless an organisation agreed on less
+  retention_days  count      days for which records are kept; 0 means for ever, unless an \
+      organisation agreed on less
   included?       count      records included in a calendar month (UTC); absent means no limit
   over            stop|bill  `stop` does not store records above the quota, `bill` stores and bills them
   block_records   count      records in a block; overage is billed in started blocks
   block_cents     count      price of a block, US cents
-  export_days?    count      days that an export may reach back; 0 means no exports, absent means no limit
+  export_days?    count      days that an export may reach back; 0 means no exports, absent means \
+      no limit
   export_rows?    count      maximum number of records in an export; absent means no limit
 
 Key  An API key, without its secret.
   id            text                    id of the key; not a secret
   name          text?                   purpose of the key
-  organisation  text?                   organisation that the key is bound to; null for a key of the operator
+  organisation  text?                   organisation that the key is bound to; null for a key of \
+      the operator
   workspace     text?                   workspace that the key is bound to
   scopes        [scope]                 permissions of the key; `admin` includes all others
   state         active|expired|revoked  state of the key; only an active key is accepted
@@ -72,7 +78,8 @@ Erasure  An erasure.
   what          all|user|ids  selection of the records
   user          text?         end user whose records are erased
   ids           [text]        ids of the records or feedback to erase
-  feedback      count         feedback on these records that is erased with them; not counted for `all`
+  feedback      count         feedback on these records that is erased with them; not counted for \
+      `all`
   requested_at  moment        time of the request; no later response contains the records
   requested_by  text          id of the key that requested the erasure, or `cli`
   erased        count         records removed from files so far
@@ -111,7 +118,8 @@ JobRun  The last run of a maintenance job, and the next one.
 Clock  State of the server's clock.
   object     text     always `clock`
   now        moment   time of the clock
-  in_doubt   flag     true if the clock leapt and the time is not confirmed; until then nothing expires
+  in_doubt   flag     true if the clock leapt and the time is not confirmed; until then nothing \
+      expires
   expected   moment?  time that was expected when the clock leapt
   found      moment?  time that the clock showed instead
 

@@ -9,7 +9,8 @@ use crate::record::{COLUMNS, Column, Kind, Rows};
 /// Schemas that several resources share. A failure has the fields that either family of Portkey's
 /// clients reads.
 const SHARED: &str = "\
-Failure+  Body of every failure. Some failures have further fields, such as the receipt of the records stored before.
+Failure+  Body of every failure. Some failures have further fields, such as the receipt of the \
+    records stored before.
   status   =failure
   success  =false
   message  text           cause and remedy
@@ -32,7 +33,8 @@ Receipt  Outcome of the records of a request.
   accepted    count         stored records
   duplicate   count         records whose id is stored already; each is stored once
   over_quota  count         records not stored because of the quota of the organisation's plan
-  past_retention  count     accepted records that are older than the retention of the organisation's plan
+  past_retention  count     accepted records that are older than the retention of the \
+      organisation's plan
   message?    text          explanation and remedy
   rejected    count         rejected records
   rejections  [Rejection]   reasons for the first 100 rejections

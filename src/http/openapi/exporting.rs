@@ -17,7 +17,8 @@ Export  An export job.
   created_at        moment          time of creation
   last_updated_at   moment          time of the last change
   created_by        text            id of the key that created the job
-  workspace_id      text?           workspace whose records the job reads; null means all of the organisation
+  workspace_id      text?           workspace whose records the job reads; null means all of the \
+      organisation
   object            =export
   total_records     count           number of records that match
   error             text?           reason of the failure
@@ -26,12 +27,15 @@ Export  An export job.
   max_records       count?          most lines that the plan allows in a file; null means no limit
   started_at        moment?         time of the last start
   ended_at          moment?         time at which the job ended
-  file_expires_at   moment?         time until which the file can be downloaded; null if it does not expire or there is no file
+  file_expires_at   moment?         time until which the file can be downloaded; null if it does \
+      not expire or there is no file
   file_gone         text?           reason why the file no longer exists
-  withheld?         [text]          columns that are missing from the lines because they are denied or the key may not read bodies
+  withheld?         [text]          columns that are missing from the lines because they are \
+      denied or the key may not read bodies
 
 NewExport+  An export job to create or change. Unknown fields are ignored.
-  workspace_id?    loose_text?      workspace whose records to read; defaults to the workspace of the key
+  workspace_id?    loose_text?      workspace whose records to read; defaults to the workspace of \
+      the key
   filters?         ExportFilters?
   requested_data?  [loose_text]?    keys of each line; defaults to all that may be exported
   description?     loose_text?      purpose of the export
@@ -65,8 +69,10 @@ ExportSettings  Export settings in Portkey's form.
 DirectExport  Records and columns to export.
   from?     day?      start of the time range, inclusive, UTC; defaults to the first record
   to?       day?      end of the time range, exclusive, UTC; defaults to the last record
-  columns?  [text]?   keys of each line, in order, such as `created_at`, `request.body` and `metadata.team`
-  after?    text?     cursor of the last line of an earlier export, after which to continue: its `created_at`, a comma, its `id`; or a JSON array of both
+  columns?  [text]?   keys of each line, in order, such as `created_at`, `request.body` and \
+      `metadata.team`
+  after?    text?     cursor of the last line of an earlier export, after which to continue: its \
+      `created_at`, a comma, its `id`; or a JSON array of both
   limit?    0..18446744073709551615?   maximum number of lines
   format?   =jsonl?";
 
@@ -74,15 +80,20 @@ const WORKSPACE: &str =
     "workspace_id  text  search  workspace; defaults to all that the key can read";
 
 const DIRECT: &str = "
-    from     day     2026-11-01                    start of the time range, inclusive, UTC; defaults to the first record
-    to       day     2026-11-22                    end of the time range, exclusive, UTC; defaults to the last record
-    columns  text    created_at,ai_model,cost      keys of each line, separated by commas; defaults to all
-    after    text    2026-11-21T16:26:58.758Z,a-1  cursor of the last line of an earlier export: its `created_at`, a comma, its `id`
+    from     day     2026-11-01                    start of the time range, inclusive, UTC; \
+        defaults to the first record
+    to       day     2026-11-22                    end of the time range, exclusive, UTC; \
+        defaults to the last record
+    columns  text    created_at,ai_model,cost      keys of each line, separated by commas; \
+        defaults to all
+    after    text    2026-11-21T16:26:58.758Z,a-1  cursor of the last line of an earlier export: \
+        its `created_at`, a comma, its `id`
     limit    0..18446744073709551615  100          maximum number of lines
     format   =jsonl  jsonl                         format of the export; only JSON lines are supported";
 
 const RANGE: &str = "
-    header:range          text  bytes=1048576-  range of bytes; several ranges and other units are ignored
+    header:range          text  bytes=1048576-  range of bytes; several ranges and other units \
+        are ignored
     header:if-range       text  \"0198a6c1\"    `etag` or `last-modified` of the copy that the client has
     header:if-none-match  text  \"0198a6c1\"    `etag` of the copy that the client has";
 

@@ -75,7 +75,8 @@ Refusal  A record, feedback or request that was refused.
   message          text     expected form and remedy
   record           count?   index of the record in the request, from 0
   count            count    number of refusals that the entry stands for
-  excerpt          text?    names of the fields, the refused one first, with its value if that is a number; null without `logs.read`
+  excerpt          text?    names of the fields, the refused one first, with its value if that is \
+      a number; null without `logs.read`
 
 OtlpResource+  A resource with its spans, log records or metrics.
 

@@ -45,7 +45,8 @@ LogRequest  The request of a call.
 LogResponse  The response of a call.
   status                  whole?   HTTP status
   headers                 any      headers; null if not stored
-  body                    any      unchanged body; null if not stored, or if the key lacks `logs.read`
+  body                    any      unchanged body; null if not stored, or if the key lacks \
+      `logs.read`
   responseTime            whole?   ms
   lastUsedOptionJsonPath  text?    JSON path of the target that answered
 
@@ -151,28 +152,40 @@ const FILTERS: &str = "
     prompt_token_max       count            4000            maximum tokens of the request
     completion_token_min   count            10              minimum tokens of the response
     completion_token_max   count            4000            maximum tokens of the response
-    weighted_feedback_min  score            -5              minimum weighted mean of the feedback on the trace
-    weighted_feedback_max  score            5               maximum weighted mean of the feedback on the trace
-    status_code            http_statuses    401,429         HTTP statuses: responses with one of these
-    ai_model               words            gpt-4o          models: calls that one of these answered; a canonical name matches all its spellings
-    ai_org_model           provider_models  openai__gpt-4o  providers with one of their models, as PROVIDER__MODEL
-    virtual_keys           words            openai-main     slugs of provider keys: calls with one of these
-    configs                words            pc-fallback     slugs of configs: calls with one of these
-    prompt_slug            words            pp-welcome      slugs of prompt templates: calls with one of these
+    weighted_feedback_min  score            -5              minimum weighted mean of the feedback \
+        on the trace
+    weighted_feedback_max  score            5               maximum weighted mean of the feedback \
+        on the trace
+    status_code            http_statuses    401,429         HTTP statuses: responses with one of \
+        these
+    ai_model               words            gpt-4o          models: calls that one of these \
+        answered; a canonical name matches all its spellings
+    ai_org_model           provider_models  openai__gpt-4o  providers with one of their models, \
+        as PROVIDER__MODEL
+    virtual_keys           words            openai-main     slugs of provider keys: calls with \
+        one of these
+    configs                words            pc-fallback     slugs of configs: calls with one of \
+        these
+    prompt_slug            words            pp-welcome      slugs of prompt templates: calls with \
+        one of these
     trace_id               words            t-1             trace ids: calls of one of these traces
     span_id                words            s-1             span ids: calls with one of these
     api_key_ids            words            k-7             ids of API keys: calls with one of these
     workspace_slug         words            search          workspaces: logs of one of these
     organisation_id        words            acme            organisations: logs of one of these
     user_id                words            ana             end users: calls of one of these
-    internal_trace_id      words            call-1          ids of calls to a gateway: logs of their attempts; LiteLLM's id of a call
-    cache_status           cache_statuses   HIT             results of the cache lookup: calls with one of these
-    status                 labels           Fallback Active  Status labels: calls with one of the labels of each kind
+    internal_trace_id      words            call-1          ids of calls to a gateway: logs of \
+        their attempts; LiteLLM's id of a call
+    cache_status           cache_statuses   HIT             results of the cache lookup: calls \
+        with one of these
+    status                 labels           Fallback Active  Status labels: calls with one of the \
+        labels of each kind
     is_success             flag             true            true finds calls that succeeded, false those that failed";
 
 /// Parameters of the time range. Both ends are inclusive.
 const FRAME: &str = "
-    time_of_generation_min  day_or_nothing  2026-11-01            start of the time range, inclusive, UTC; a date means its midnight
+    time_of_generation_min  day_or_nothing  2026-11-01            start of the time range, \
+        inclusive, UTC; a date means its midnight
     time_of_generation_max  day_or_nothing  2026-11-21T17:30:00Z  end of the time range, inclusive, UTC; a date means its midnight";
 
 const PAGE: &str = "
@@ -182,8 +195,10 @@ const PAGE: &str = "
     saved          text       failures                      name of a saved filter; other parameters override its fields";
 
 const OWNER: &str = "
-    organisation_id  text  acme     organisation of the log; needed if several organisations have a log with this id
-    workspace_slug   text  search   workspace of the log; needed if several workspaces have a log with this id; empty for a log without a workspace
+    organisation_id  text  acme     organisation of the log; needed if several organisations have \
+        a log with this id
+    workspace_slug   text  search   workspace of the log; needed if several workspaces have a log \
+        with this id; empty for a log without a workspace
     id               text  exports  id of the log, if the path has `-` instead: for ids that a path cannot contain or that are names of routes";
 const WHOSE: &str = "organisation_id  text  acme  organisation of the filter; defaults to the organisation of the key";
 

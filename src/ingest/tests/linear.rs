@@ -239,7 +239,9 @@ fn of_otlp() -> Vec<Case> {
                 let request = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"gauge":{{"dataPoints":[{points}]}}}}]}}]}}]}}"#);
                 match encoding {
                     Encoding::Json => read(encoding, Signal::Metrics, request),
-                    Encoding::Protobuf => read(encoding, Signal::Traces, traces(&attributes(n), &[0])),
+                    Encoding::Protobuf => {
+                        read(encoding, Signal::Traces, traces(&attributes(n), &[0]))
+                    }
                 }
             }),
         ]);

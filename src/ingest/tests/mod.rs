@@ -429,7 +429,8 @@ proptest! {
         for value in [&serde_json::to_string(&text).unwrap(), &json] {
             for key in ["request", "response", "metadata", "output", "createdAt", "trace_id", "id"] {
                 let item = format!(r#"{{"request":{{"body":{{}}}},"{key}":{value}}}"#);
-                read_with(SourceFormat::Portkey, item.as_bytes(), Headers { metadata: Some(text.clone()), ..Headers::default() });
+                let headers = Headers { metadata: Some(text.clone()), ..Headers::default() };
+                read_with(SourceFormat::Portkey, item.as_bytes(), headers);
             }
         }
     }

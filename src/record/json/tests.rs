@@ -186,7 +186,12 @@ fn a_refusal_names_field_value_and_what_was_expected() {
         ),
         (r#"{"request":{"headers":["private"]}}"#, "request.headers", "", "an object of texts"),
         (r#"{"request.url":"private"}"#, "request.url", "", "`request_url`"),
-        (r#"{"ai_modell":"private"}"#, "ai_modell", "", "a column, of which `ai_model`"),
+        (
+            r#"{"ai_modell":"private"}"#,
+            "ai_modell",
+            "",
+            "a column; the nearest names are `ai_model`",
+        ),
         (r#"{"":1}"#, "", "", "a column"),
         (r#"["private"]"#, "json", "", "one JSON object"),
         (r#""private""#, "json", "", "one JSON object"),
@@ -439,7 +444,8 @@ prop_compose! {
         let text = |place: usize| texts[place].clone();
         let mut record = Record {
             id: text(0).filter(|id| !id.is_empty()), organisation_id: text(1), ai_org: text(2), ai_model: text(3),
-            request_url: text(4), last_used_option: text(5), trace_id: text(6), span_name: text(7), user_id: text(8),
+            request_url: text(4), last_used_option: text(5), trace_id: text(6), span_name: text(7),
+            user_id: text(8),
             sdk_version: text(9), config: text(10), api_key_id: text(11),
             mode: upper.clone(), cache_status: upper.clone(), cache_type: upper,
             req_units: ints[0], res_units: ints[1], total_units: ints[2], response_time: ints[3],
@@ -472,7 +478,11 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_parser_panic(text in any::<String>(), at in any::<prop::sample::Index>(), record in record()) {
+    fn no_text_makes_the_parser_panic(
+        text in any::<String>(),
+        at in any::<prop::sample::Index>(),
+        record in record(),
+    ) {
         drop(parse(&text));
         drop(embeddable(&text));
         drop(parse(&format!("{{\"id\":{text}}}")));

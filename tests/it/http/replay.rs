@@ -323,7 +323,7 @@ async fn a_gateway_that_logs_by_itself_is_not_logged_twice() {
     let (server, seen) = server(|config| config.gateway_logs = true).await;
     let (status, told) = replay(&server, &json!({})).await;
     assert_eq!((status, &told["log_id"]), (StatusCode::OK, &Value::Null));
-    assert!(told["message"].as_str().unwrap().contains("the gateway logs it"), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("the gateway logs the call"), "{told}");
     let (_, headers, _) = seen.lock().unwrap().pop().unwrap();
     assert_eq!(headers["x-portkey-trace-id"], "trace-1");
     assert_eq!(headers["x-portkey-metadata"], r#"{"_replay_of":"old"}"#);

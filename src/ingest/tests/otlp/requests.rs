@@ -441,7 +441,10 @@ fn lines_of_the_collectors_files_are_read() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any_byte(), 0..200), cut in 0usize..400) {
+    fn no_bytes_make_it_panic(
+        bytes in proptest::collection::vec(any_byte(), 0..200),
+        cut in 0usize..400,
+    ) {
         let whole = protobuf(&request(&[span(json!({ "gen_ai.operation.name": "chat", "a": [1, { "b": 2.5 }] }))]));
         let mut mixed = whole[..cut.min(whole.len())].to_vec();
         mixed.extend(&bytes);
