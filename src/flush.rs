@@ -15,7 +15,7 @@ use arrow::datatypes::{Date32Type, Int32Type};
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
-use crate::datafile::{DataFileWriter, Partition};
+use crate::datafile::{DataFileWriter, OpenRecords, Partition};
 use crate::error::{Error, Result};
 use crate::plan::Rules;
 use crate::record::{DATE, RETENTION_DAYS, Rows, SORT_KEY, SORT_OPTIONS};
@@ -37,11 +37,13 @@ pub struct Source {
     pub last_sequence: u64,
 }
 
-/// Writes the files of a flush without adding them to the table.
+/// Writes the files of a flush without adding them to the table. `open` tells which of the records
+/// are open.
 pub async fn write_files(
     table: &Table,
     chunks: &[RecordBatch],
     rules: Arc<Rules>,
+    open: &OpenRecords,
     now_ms: i64,
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Vec<DataFile>> {
@@ -55,8 +57,10 @@ pub async fn write_files(
     futures::stream::iter(jobs)
         .map(|(part, id)| {
             let table = table.clone();
+            let open = open.clone();
             // Each file has a task of its own, so that encoding uses every core.
-            let task = tokio::spawn(async move { write_file(&table, part, id, now_ms).await });
+            let task =
+                tokio::spawn(async move { write_file(&table, part, open, id, now_ms).await });
             async move {
                 task.await
                     .map_err(|cause| Error::internal("a flush panicked").with_source(cause))?
@@ -90,8 +94,15 @@ struct Part {
     order: UInt32Array,
 }
 
-async fn write_file(table: &Table, part: Part, id: Uuid, now_ms: i64) -> Result<DataFile> {
-    let mut writer = DataFileWriter::start(table, part.partition, id, FLUSH_ZSTD_LEVEL, now_ms)?;
+async fn write_file(
+    table: &Table,
+    part: Part,
+    open: OpenRecords,
+    id: Uuid,
+    now_ms: i64,
+) -> Result<DataFile> {
+    let mut writer =
+        DataFileWriter::start(table, part.partition, id, FLUSH_ZSTD_LEVEL, now_ms)?.with_open(open);
     for start in (0..part.order.len()).step_by(SLICE_ROWS) {
         let slice = part.order.slice(start, SLICE_ROWS.min(part.order.len() - start));
         writer.write(&take_record_batch(&part.rows, &slice).map_err(sort_failed)?).await?;

@@ -36,6 +36,8 @@ pub struct MutableMemtable {
     oldest_micros: Option<i64>,
     /// Days of the rows, each of which becomes a file.
     days: HashSet<i32>,
+    /// Keys of the open records.
+    open: HashSet<u128>,
     permits: Option<MemoryReservation>,
 }
 
@@ -51,6 +53,8 @@ pub struct Frozen {
     pub rows: u64,
     /// Bytes that the rows take in memory.
     pub bytes: u64,
+    /// Keys of the records that were stored before all of their parts had arrived.
+    pub open: HashSet<u128>,
     /// Counts of the write-ahead log after these rows.
     pub counts: Arc<Counts>,
     _permits: Option<MemoryReservation>,
@@ -75,6 +79,11 @@ impl MutableMemtable {
         }
         self.chunks.push(batch);
         self.join_small_chunks();
+    }
+
+    /// Notes that records were stored before all of their parts had arrived.
+    pub fn note_open(&mut self, keys: impl IntoIterator<Item = u128>) {
+        self.open.extend(keys);
     }
 
     fn note_days(&mut self, batch: &RecordBatch) {
@@ -153,6 +162,7 @@ impl MutableMemtable {
             last_sequence,
             rows: full.rows,
             bytes: full.bytes,
+            open: full.open,
             counts,
             _permits: full.permits,
         })

@@ -143,6 +143,11 @@ impl ViewCell {
         contents.live.bytes()
     }
 
+    /// Notes that records among the live rows were stored before all of their parts had arrived.
+    pub fn note_open(&self, keys: impl IntoIterator<Item = u128>) {
+        self.lock().live.note_open(keys);
+    }
+
     /// Freezes the live memtable; returns false if it has no rows. With `even_empty` it is frozen
     /// without rows too, so that the table gets to cover this frame. `counts` are the counts of the
     /// write-ahead log up to frame `last_sequence`, the last one.

@@ -256,14 +256,19 @@ impl Checked {
     }
 
     /// Reads the checksums from the footer, if it was fetched, and verifies the footer itself. A
-    /// footer that cannot be decoded is left to the reader, which reports it.
+    /// footer that cannot be decoded is left to the reader, which reports it, but not one that is
+    /// longer than the file.
     fn check_footer(&self, location: &Path, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
         let trailer_at = self.size.saturating_sub(TRAILER as u64);
         if range.end == self.size
             && let Some(trailer) = bytes.last_chunk::<TRAILER>()
         {
             let len = u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
-            let _ = self.known.footer.set(trailer_at.saturating_sub(u64::from(len)));
+            // The Parquet reader subtracts the length without a check.
+            let Some(start) = trailer_at.checked_sub(u64::from(len)) else {
+                return Err(harmed(location, trailer_at));
+            };
+            let _ = self.known.footer.set(start);
         }
         let Some(start) = self.known.footer.get().copied().filter(|start| *start >= range.start)
         else {

@@ -10,6 +10,7 @@ use object_store::buffered::BufWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
 use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use tokio::io::AsyncWriteExt;
@@ -180,11 +181,13 @@ impl Encoder {
         }
     }
 
-    /// Ends the file and returns its length. When this returns, the file is stored.
-    pub(super) async fn finish(&mut self) -> Result<u64> {
+    /// Ends the file, with a further metadata entry, and returns its length. When this returns, the
+    /// file is stored.
+    pub(super) async fn finish(&mut self, entry: Option<KeyValue>) -> Result<u64> {
         self.end_row_group().await?;
         self.file.flush()?;
         self.hand_on().await?;
+        entry.into_iter().for_each(|entry| self.file.append_key_value_metadata(entry));
         self.file.append_key_value_metadata(self.sums.entry(&self.token));
         self.file.finish()?;
         sums::complete(self.file.inner_mut(), &self.token)

@@ -6,10 +6,11 @@
 //! bodies no statistics, since neither would help there; `id`, `trace_id` and
 //! `internal_trace_id` have bloom filters.
 //! Every page has a CRC, and the footer has checksums of the whole file, which reads verify
-//! ([`checked`]).
+//! ([`checked`]). For records, the footer also marks those that are open ([`OpenRows`]).
 
 pub mod checked;
 mod encoder;
+mod open_rows;
 mod pages;
 mod sums;
 #[cfg(test)]
@@ -19,7 +20,7 @@ mod varint;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, StringViewArray};
+use arrow::array::{AsArray, BooleanBufferBuilder, RecordBatch, StringViewArray};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use object_store::buffered::BufWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -29,6 +30,7 @@ use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use encoder::Encoder;
+pub use open_rows::{OpenRecords, OpenRows};
 
 use crate::error::{Error, Result};
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
@@ -65,6 +67,9 @@ pub struct DataFileWriter {
     schema: SchemaRef,
     /// Bytes of text passed to the encoder at a time.
     slice_bytes: usize,
+    open: OpenRecords,
+    /// One bit per row, set if its record is open. Feedback has none.
+    open_bits: Option<BooleanBufferBuilder>,
 }
 
 impl std::fmt::Debug for DataFileWriter {
@@ -137,7 +142,15 @@ impl DataFileWriter {
             file,
             schema: table.rows().file_schema(),
             slice_bytes: group_bytes / SLICES_A_GROUP,
+            open: OpenRecords::Nothing,
+            open_bits: (table.rows() == Rows::Logs).then(|| BooleanBufferBuilder::new(0)),
         })
+    }
+
+    /// Sets which of the records are open. None is by default.
+    #[must_use]
+    pub fn with_open(self, open: OpenRecords) -> Self {
+        Self { open, ..self }
     }
 
     /// Appends rows. The batch must start with the file's columns, in order; further columns are
@@ -151,6 +164,9 @@ impl DataFileWriter {
             Error::internal("a batch does not match the columns of the table").with_source(cause)
         })?;
         self.file.cover(&batch);
+        if let Some(bits) = &mut self.open_bits {
+            self.open.mark(&batch, bits);
+        }
         // The encoder checks the size of a row group only between two slices.
         for rows in slices(&row_bytes(&batch), self.slice_bytes) {
             let slice = batch.slice(rows.start, rows.len());
@@ -177,7 +193,10 @@ impl DataFileWriter {
 
     /// Ends the file. When this returns, the file is stored.
     pub async fn finish(mut self) -> Result<DataFile> {
-        let finished = self.encoder.finish().await;
+        let bits = self.open_bits.take().map(BooleanBufferBuilder::build);
+        let entry = bits.map(|bits| OpenRows::from_bits(bits).entry()).transpose();
+        let entry = entry.map_err(|cause| self.failed(cause))?;
+        let finished = self.encoder.finish(entry).await;
         self.file.bytes = finished.map_err(|cause| self.failed(cause))?;
         Ok(self.file)
     }

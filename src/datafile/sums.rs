@@ -186,7 +186,8 @@ fn fields_at(footer: &[u8], token: &str) -> Option<usize> {
     memchr::memmem::find(footer, begins.as_bytes()).map(|at| at + begins.len())
 }
 
-fn encode64(bytes: &[u8]) -> String {
+/// Encodes bytes in base 64, without padding.
+pub(super) fn encode64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
         let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
@@ -198,7 +199,8 @@ fn encode64(bytes: &[u8]) -> String {
     text
 }
 
-fn decode64(text: &str) -> Option<Vec<u8>> {
+/// Decodes base 64 without padding. Returns `None` if a character is no digit.
+pub(super) fn decode64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
     for four in text.as_bytes().chunks(4) {
         let mut bits = 0_u32;

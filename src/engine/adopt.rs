@@ -150,7 +150,8 @@ async fn blocking<T: Send + 'static>(
 /// Keys of the rows of a log that the tables have.
 struct Stored {
     keys: KeyHasher,
-    stored: HashSet<u128>,
+    /// Whether a later part may still complete the record.
+    stored: HashMap<u128, bool>,
 }
 
 impl Stored {
@@ -162,13 +163,12 @@ impl Stored {
         let keys = KeyHasher::random();
         let wanted: HashSet<u128> =
             frames.iter().flat_map(|(kind, batch)| keys_of(&keys, *kind, batch)).collect();
-        let mut stored = HashSet::new();
+        let mut stored = HashMap::new();
         if let Some(table) = Table::open(store, Rows::Logs).await? {
             let mut ids = ids_of_files(queries, &keys, files_of(&table)).await?;
             while let Some(found) = ids.try_next().await? {
-                stored.extend(
-                    found.into_iter().map(|(key, _)| key).filter(|key| wanted.contains(key)),
-                );
+                let found = found.into_iter().filter(|(key, _)| wanted.contains(key));
+                stored.extend(found.map(|(key, known)| (key, known.is_open)));
             }
         }
         if let Some(table) = Table::open(store, Rows::Feedback).await? {
@@ -180,23 +180,27 @@ impl Stored {
                 queries.run(view, text, ParamValues::Map(HashMap::new()), limits).await?.batches;
             while let Some(batch) = rows.next().await {
                 let found = keys_of(&keys, Kind::Feedback, &batch?);
-                stored.extend(found.into_iter().filter(|key| wanted.contains(key)));
+                let found = found.into_iter().filter(|key| wanted.contains(key));
+                stored.extend(found.map(|key| (key, false)));
             }
         }
         Ok(Self { keys, stored })
     }
 
     /// Returns the rows of a frame that are to be written again. A part whose record is stored
-    /// becomes a late part; if the record has it already, it adds nothing.
+    /// becomes a late part; it adds nothing if the record has it already or was stored whole.
     fn rest(&self, kind: Kind, batch: &RecordBatch) -> Result<Vec<Payload>> {
-        let is_stored: Vec<bool> =
-            keys_of(&self.keys, kind, batch).iter().map(|key| self.stored.contains(key)).collect();
-        let is_new = is_stored.iter().map(|is_stored| !is_stored).collect();
+        let states: Vec<Option<bool>> = keys_of(&self.keys, kind, batch)
+            .iter()
+            .map(|key| self.stored.get(key).copied())
+            .collect();
+        let is_new = states.iter().map(Option::is_none).collect();
         match kind {
             Kind::Logs | Kind::Feedback => payload(kind, batch, is_new).map(Vec::from_iter),
-            Kind::Late(_) => payload(kind, batch, vec![true; is_stored.len()]).map(Vec::from_iter),
+            Kind::Late(_) => payload(kind, batch, vec![true; states.len()]).map(Vec::from_iter),
             Kind::RecordPart(part_kind) => {
-                let late = payload(Kind::Late(part_kind), batch, is_stored)?;
+                let is_open = states.iter().map(|is_open| *is_open == Some(true)).collect();
+                let late = payload(Kind::Late(part_kind), batch, is_open)?;
                 Ok(late.into_iter().chain(payload(kind, batch, is_new)?).collect())
             }
         }
@@ -256,13 +260,14 @@ mod tests {
     fn stored_rows_are_left_out_and_parts_of_stored_records_become_late() {
         let keys = KeyHasher::random();
         let mut builder = BatchBuilder::new();
-        for id in ["stored", "new"] {
+        for id in ["stored", "whole", "new"] {
             let id = Some(id.to_owned());
             let organisation_id = Some("acme".to_owned());
             builder.append(&Record { id, organisation_id, ..Record::default() });
         }
         let batch = builder.finish();
-        let stored = Stored { stored: [keys.key("acme", None, "stored")].into(), keys };
+        let key = |id| keys.key("acme", None, id);
+        let stored = Stored { stored: [(key("stored"), true), (key("whole"), false)].into(), keys };
         let kinds_of = |kind| {
             let payloads = stored.rest(kind, &batch).unwrap();
             payloads.iter().map(|payload| payload.kind().unwrap()).collect::<Vec<_>>()
@@ -274,7 +279,9 @@ mod tests {
                 [Kind::Late(part_kind), Kind::RecordPart(part_kind)]
             );
             assert_eq!(kinds_of(Kind::Late(part_kind)), [Kind::Late(part_kind)]);
+            let of_whole = stored.rest(Kind::RecordPart(part_kind), &batch.slice(1, 1)).unwrap();
+            assert!(of_whole.is_empty(), "a part of a record that was stored whole");
         }
-        assert!(stored.rest(Kind::Logs, &batch.slice(0, 1)).unwrap().is_empty());
+        assert!(stored.rest(Kind::Logs, &batch.slice(0, 2)).unwrap().is_empty());
     }
 }

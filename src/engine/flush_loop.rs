@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use super::table_state::{TableState, ids_of_files};
 use super::writer::{Command, kept_rows};
 use super::{Inner, locked};
+use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::plan::Month;
@@ -221,10 +222,12 @@ impl Inner {
                     None => {
                         let rules = self.catalog.rules();
                         let chunks = self.without_refused(rows, &frozen.chunks, refused)?;
+                        let open = OpenRecords::from_open(&self.keys, frozen.open.clone());
                         let files = flush::write_files(
                             &table_state.table,
                             &chunks,
                             rules,
+                            &open,
                             now_ms,
                             self.new_uuid,
                         )

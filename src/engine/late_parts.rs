@@ -16,6 +16,7 @@ use futures::TryStreamExt;
 
 use super::writer::Command;
 use super::{Inner, locked};
+use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::maintain::{self, Policy, Tools};
@@ -349,9 +350,16 @@ impl Inner {
             rewrites.push(rewrite);
         }
         let table = &self.logs.table;
-        let mut replacing =
-            flush::write_files(table, &[amended], Arc::clone(rules), written_ms, self.new_uuid)
-                .await?;
+        let mut replacing = flush::write_files(
+            table,
+            &[amended],
+            Arc::clone(rules),
+            // Further parts may come to a record that took one.
+            &OpenRecords::All,
+            written_ms,
+            self.new_uuid,
+        )
+        .await?;
         self.stamp(&mut replacing);
         for rewrite in &mut rewrites {
             self.stamp(&mut rewrite.add);

@@ -259,14 +259,20 @@ impl Writer {
         Ok(receipt)
     }
 
-    /// Remembers an id that another node stored. A waiting part of that record becomes late.
+    /// Remembers an id that another node stored. A waiting part of that record becomes late, or adds
+    /// nothing if the record was stored whole.
     pub(super) fn remember(&mut self, key: u128, known: SeenState) {
         let now_micros = (self.now)().timestamp_micros();
         if self.recent.insert(key, known, now_micros)
             && let Some((part_kind, record, room)) = self.waiting.take(key)
         {
             self.logs.replace_parts(&[key], None, now_micros, None);
-            self.take_late(key, part_kind, record, merged(room));
+            if known.is_open {
+                self.take_late(key, part_kind, record, merged(room));
+            } else {
+                // The log holds it still.
+                self.clear_log_within(self.flush_micros);
+            }
         }
     }
 
@@ -340,6 +346,10 @@ impl Writer {
         let batch = kept_rows(batch, &kept)?;
         let live_bytes =
             self.logs.replace_parts(&keys, batch, now_micros, merged(held.into_iter().flatten()));
+        // No flush can take the rows before this: only the writer ends memtables.
+        let states = keys.iter().zip(&known).zip(&kept);
+        let open = states.filter(|((_, known), kept)| known.is_open && **kept);
+        self.logs.note_open(open.map(|((key, _), _)| *key));
         self.flush_if_full(live_bytes);
         Ok(())
     }

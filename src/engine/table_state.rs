@@ -4,18 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
 use datafusion::common::ParamValues;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::config::Config;
+use crate::datafile::OpenRows;
 use crate::dedupe::{KeyHasher, SeenState};
 use crate::error::Result;
+use crate::maintain::with_marks;
 use crate::query::{Limits, Queries};
 use crate::record::Rows;
 use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::view::{View, ViewCell};
+
+/// Columns that ids are made of, and what a part has to know of its record.
+const ID_COLUMNS: &str = "organisation_id, workspace_slug, id, do_not_track";
 
 /// A table with its view. A commit to the table updates the view in the same step, under the lock
 /// of all commits.
@@ -35,35 +41,59 @@ impl TableState {
     }
 }
 
-/// Returns the keys of all ids in files of records, batch by batch. A file does not say if a record
-/// is complete, so each counts as open.
-pub(super) async fn ids_of_files(
-    queries: &Queries,
+/// Streams the keys of all ids in files of records, with what the files say of each record. Files
+/// with open and other records are read one by one, since their marks are by row.
+pub(super) async fn ids_of_files<'q>(
+    queries: &'q Queries,
     keys: &KeyHasher,
     files: Vec<DataFile>,
-) -> Result<BoxStream<'static, Result<Vec<(u128, SeenState)>>>> {
+) -> Result<BoxStream<'q, Result<Vec<(u128, SeenState)>>>> {
+    let marks = queries.open_rows(&files).await?;
+    let mut whole = Vec::new();
+    let mut open = Vec::new();
+    let mut mixed = Vec::new();
+    for (file, marks) in files.into_iter().zip(marks) {
+        match marks {
+            OpenRows::Nothing => whole.push(file),
+            OpenRows::All => open.push(file),
+            OpenRows::Marked(_) => mixed.push((file, marks)),
+        }
+    }
+    let of_one_kind =
+        [(whole, false), (open, true)].into_iter().filter(|(files, _)| !files.is_empty());
+    let of_one_kind = stream::iter(of_one_kind.collect::<Vec<_>>())
+        .then(move |(files, is_open)| rows_of(queries, files, is_open));
+    let mixed = stream::iter(mixed)
+        .then(async move |(file, marks)| with_marks(queries, &file, marks, ID_COLUMNS).await);
+    let keys = keys.clone();
+    let batches = of_one_kind.chain(mixed).try_flatten();
+    Ok(batches.map_ok(move |(batch, open)| known_of(&keys, &batch, &open)).boxed())
+}
+
+/// Reads the ids of files of which either all records are open or none.
+async fn rows_of(
+    queries: &Queries,
+    files: Vec<DataFile>,
+    is_open: bool,
+) -> Result<BoxStream<'static, Result<(RecordBatch, BooleanBuffer)>>> {
     let view = View::with_files(Rows::Logs, FileIndex::new(files));
     let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
     let none = ParamValues::Map(HashMap::new());
-    let ids = queries
-        .run(
-            view,
-            "select organisation_id, workspace_slug, id, do_not_track from logs",
-            none,
-            limits,
-        )
-        .await?
-        .batches;
-    let keys = keys.clone();
-    let known = move |batch: RecordBatch| {
-        let untracked = batch
-            .column_by_name("do_not_track")
-            .and_then(|column| column.as_boolean_opt().cloned());
-        let is_untracked =
-            |row| untracked.as_ref().is_some_and(|flag| flag.is_valid(row) && flag.value(row));
-        let keys = keys.keys_of_batch(&batch).into_iter().enumerate();
-        keys.map(|(row, key)| (key, SeenState { is_open: true, is_untracked: is_untracked(row) }))
-            .collect()
-    };
-    Ok(ids.map(move |batch| batch.map(&known)).boxed())
+    let text = format!("select {ID_COLUMNS} from logs");
+    let batches = queries.run(view, &text, none, limits).await?.batches;
+    let marked = batches.map_ok(move |batch| {
+        let rows = batch.num_rows();
+        let bits =
+            if is_open { BooleanBuffer::new_set(rows) } else { BooleanBuffer::new_unset(rows) };
+        (batch, bits)
+    });
+    Ok(marked.boxed())
+}
+
+fn known_of(keys: &KeyHasher, batch: &RecordBatch, open: &BooleanBuffer) -> Vec<(u128, SeenState)> {
+    let untracked = batch.column_by_name("do_not_track").and_then(|column| column.as_boolean_opt());
+    let is_untracked = |row| untracked.is_some_and(|flag| flag.is_valid(row) && flag.value(row));
+    let keys = keys.keys_of_batch(batch).into_iter().zip(open).enumerate();
+    keys.map(|(row, (key, is_open))| (key, SeenState { is_open, is_untracked: is_untracked(row) }))
+        .collect()
 }

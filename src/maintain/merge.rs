@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
+use super::open::open_records;
 use super::{MAX_FILES, Merge, Tools};
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
@@ -76,13 +77,18 @@ async fn in_passes(
 ) -> Result<Vec<DataFile>> {
     let partition = Partition { date: merge.date, retention_days: merge.retention_days };
     let now_ms = now.timestamp_millis();
-    let mut inputs =
-        weighed(tools, merge.files.iter().map(|file| DataFile::clone(file)).collect()).await?;
+    let files: Vec<DataFile> = merge.files.iter().map(|file| DataFile::clone(file)).collect();
+    let open = open_records(tools, &files).await?;
+    let open = &open;
+    let mut inputs = weighed(tools, files).await?;
     loop {
         inputs.sort_by_key(|(size, _)| size.bytes);
         let sizes: Vec<Size> = inputs.iter().map(|(size, _)| *size).collect();
         let Some(count) = first_run(&sizes, tools.queries.maintenance_bytes()) else { break };
-        let start = |id| DataFileWriter::start(tools.table, partition, id, RUN_ZSTD_LEVEL, now_ms);
+        let start = |id| {
+            let run = DataFileWriter::start(tools.table, partition, id, RUN_ZSTD_LEVEL, now_ms);
+            run.map(|run| run.with_open(open.clone()))
+        };
         let joined = inputs.drain(..count).map(|(_, file)| file).collect();
         let run = join(tools, joined, u64::MAX, || start(new_id())).await?;
         runs.extend(run.iter().map(|file| file.path.clone()));
@@ -90,18 +96,17 @@ async fn in_passes(
     }
     let inputs = inputs.into_iter().map(|(_, file)| file).collect();
     if !merge.seal {
-        let start =
-            |id| DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms);
+        let start = |id| {
+            let level = tools.policy.zstd_level;
+            let file = DataFileWriter::start(tools.table, partition, id, level, now_ms);
+            file.map(|file| file.with_open(open.clone()))
+        };
         return join(tools, inputs, u64::MAX, || start(new_id())).await;
     }
     let start = |id| {
-        DataFileWriter::start_sealed(
-            tools.table,
-            partition,
-            id,
-            tools.policy.sealed_zstd_level,
-            now_ms,
-        )
+        let level = tools.policy.sealed_zstd_level;
+        let file = DataFileWriter::start_sealed(tools.table, partition, id, level, now_ms);
+        file.map(|file| file.with_open(open.clone()))
     };
     join(tools, inputs, share(merge.bytes(), tools.policy.target_bytes), || start(new_id())).await
 }

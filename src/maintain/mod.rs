@@ -23,12 +23,15 @@
 //!   which big inputs are merged by three, so n of them are written at most ⌈log3(n)⌉ times
 //!   including the last pass: 1.5 GB of full-sized files once, 4.5 GB twice.
 //!
+//! The new files mark the same records as open as the files that they replace.
+//!
 //! Each change replaces files in one commit. A query that started before continues to read the old
 //! files, which vacuum deletes after the grace period.
 
 mod compact;
 mod expire;
 mod merge;
+mod open;
 mod rewrite;
 
 #[cfg(test)]
@@ -44,6 +47,7 @@ use futures::stream::BoxStream;
 pub use compact::{Merge, plan};
 pub use expire::{commit_dropped, plan_expiry};
 pub use merge::{commit_merged, write_merged};
+pub use open::with_marks;
 pub use rewrite::{commit_replaced, commit_rewritten, rewrite, rewrite_without};
 
 use crate::config::Config;

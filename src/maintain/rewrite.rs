@@ -16,8 +16,9 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
+use super::open::open_records;
 use super::{MAX_OPEN_BYTES, Tools};
-use crate::datafile::{DataFileWriter, Partition};
+use crate::datafile::{DataFileWriter, OpenRecords, Partition};
 use crate::error::{Error, Result};
 use crate::plan::{Row, Rules};
 use crate::record::{Rows, SORT_KEY};
@@ -136,7 +137,13 @@ async fn rewrite_by(
     let text =
         format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut rows = tools.read_whole([file.clone()], &text, WRITE_ROWS).await?;
-    let mut sorted = Sorted { tools, file, now_ms: now.timestamp_millis(), open: BTreeMap::new() };
+    let mut sorted = Sorted {
+        tools,
+        file,
+        now_ms: now.timestamp_millis(),
+        open_records: open_records(tools, std::slice::from_ref(file)).await?,
+        writers: BTreeMap::new(),
+    };
     let mut outcome = Rewrite::default();
     let mut erased: BTreeMap<usize, u64> = BTreeMap::new();
     while let Some(batch) = rows.try_next().await? {
@@ -270,7 +277,8 @@ struct Sorted<'a> {
     tools: Tools<'a>,
     file: &'a DataFile,
     now_ms: i64,
-    open: BTreeMap<i32, DataFileWriter>,
+    open_records: OpenRecords,
+    writers: BTreeMap<i32, DataFileWriter>,
 }
 
 impl Sorted<'_> {
@@ -285,10 +293,11 @@ impl Sorted<'_> {
             .filter_map(|end| if let End::Class(days) = end { Some(*days) } else { None })
             .collect();
         for days in classes {
-            let writer = match self.open.entry(days) {
+            let writer = match self.writers.entry(days) {
                 Entry::Occupied(open) => open.into_mut(),
                 Entry::Vacant(free) => {
-                    free.insert(start(self.tools, self.file, days, new_id(), self.now_ms)?)
+                    let writer = start(self.tools, self.file, days, new_id(), self.now_ms)?;
+                    free.insert(writer.with_open(self.open_records.clone()))
                 }
             };
             let mask: BooleanArray =
@@ -299,11 +308,11 @@ impl Sorted<'_> {
             writer.write(&part).await?;
         }
         // Each class has an open row group. If their sum exceeds the limit, the biggest ends first.
-        let most = self.tools.queries.maintenance_bytes().min(MAX_OPEN_BYTES);
-        while self.open.len() > 1
-            && self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > most
+        let max_open = self.tools.queries.maintenance_bytes().min(MAX_OPEN_BYTES);
+        while self.writers.len() > 1
+            && self.writers.values().map(|writer| writer.buffered() as u64).sum::<u64>() > max_open
         {
-            let Some(biggest) = self.open.values_mut().max_by_key(|writer| writer.buffered())
+            let Some(biggest) = self.writers.values_mut().max_by_key(|writer| writer.buffered())
             else {
                 break;
             };
@@ -314,7 +323,7 @@ impl Sorted<'_> {
 
     async fn finish(self) -> Result<Vec<DataFile>> {
         let mut files = Vec::new();
-        for writer in self.open.into_values() {
+        for writer in self.writers.into_values() {
             files.push(writer.finish().await?);
         }
         Ok(files)

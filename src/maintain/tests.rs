@@ -29,6 +29,8 @@ use uuid::Uuid;
 use super::expire::Expiry;
 use super::rewrite::Rewrite;
 use super::*;
+use crate::datafile::OpenRecords;
+use crate::dedupe::KeyHasher;
 use crate::flush;
 use crate::plan::{Erased, Erasure, Moving, Row, Rules, Terms};
 use crate::record::{BatchBuilder, Message, Record, Rows, SORT_KEY};
@@ -78,6 +80,17 @@ impl Rig {
         rules: &Rules,
         now: DateTime<Utc>,
     ) -> Vec<DataFile> {
+        self.flush_open(records, &OpenRecords::Nothing, rules, now).await
+    }
+
+    /// The same for records of which some are open.
+    async fn flush_open(
+        &self,
+        records: Vec<Record>,
+        open: &OpenRecords,
+        rules: &Rules,
+        now: DateTime<Utc>,
+    ) -> Vec<DataFile> {
         let mut batch = BatchBuilder::new();
         records.into_iter().for_each(|record| batch.append(&record));
         let now_ms = now.timestamp_millis();
@@ -85,6 +98,7 @@ impl Rig {
             &self.table,
             &[batch.finish()],
             Arc::new(rules.clone()),
+            open,
             now_ms,
             || self.new_id(),
         )
@@ -145,6 +159,77 @@ impl Rig {
 
     async fn rows(&self) -> RecordBatch {
         self.rows_of(self.files()).await
+    }
+
+    /// Returns the ids of all records, and whether each is open.
+    async fn states(&self) -> BTreeMap<String, bool> {
+        let mut states = BTreeMap::new();
+        let files = self.files();
+        let marks = self.queries.open_rows(&files).await.unwrap();
+        for (file, marks) in files.iter().zip(marks) {
+            let mut batches = with_marks(&self.queries, file, marks, "id").await.unwrap();
+            while let Some((batch, bits)) = batches.try_next().await.unwrap() {
+                let ids = batch.column(0).as_string_view().iter().flatten().map(str::to_owned);
+                states.extend(ids.zip(&bits));
+            }
+        }
+        states
+    }
+}
+
+/// Seventy files, more than one merge reads, of records that are open where `is_open` of their number
+/// says so.
+async fn flushed_with_states(rig: &Rig, is_open: impl Fn(u64) -> bool) -> BTreeMap<String, bool> {
+    let hasher = KeyHasher::random();
+    let mut expected = BTreeMap::new();
+    for file in 0..70 {
+        let numbers = file * 5..file * 5 + 5;
+        // Of one moment, so that every file has rows between those of the others.
+        let of = |number: u64| record("acme", number, at(DAY, number.cast_signed() % 5));
+        let keys = |open: bool| {
+            let numbers = numbers.clone().filter(|number| is_open(*number) == open);
+            numbers.map(|number| hasher.key_of(&of(number))).collect()
+        };
+        let open = match file % 2 {
+            0 => OpenRecords::from_open(&hasher, keys(true)),
+            _ => OpenRecords::from_closed(&hasher, keys(false)),
+        };
+        rig.flush_open(numbers.clone().map(of).collect(), &open, &forever(), at(DAY, 9)).await;
+        expected.extend(numbers.map(|number| (format!("{number:08}"), is_open(number))));
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_stay_open_or_closed_through_merges_and_rewrites() {
+    for (name, is_open) in [
+        ("few", (|number| number % 7 == 0) as fn(u64) -> bool),
+        ("most", |number| number % 7 != 0),
+        ("all of some files", |number| number / 5 % 3 == 0),
+        ("none", |_| false),
+        ("all", |_| true),
+    ] {
+        let rig = Rig::in_memory().await;
+        let mut expected = flushed_with_states(&rig, is_open).await;
+        assert_eq!(rig.states().await, expected, "{name}");
+        rig.compact(at(DAY, 10), &forever(), POLICY).await;
+        assert!(rig.files().len() < 10);
+        assert_eq!(rig.states().await, expected, "{name}, merged");
+        rig.compact(at(DAY + 1, QUIET_MS), &forever(), POLICY).await;
+        let files: Vec<_> = rig.files().into_iter().map(Arc::new).collect();
+        assert!(files.len() == 1 && files[0].is_sealed());
+        assert_eq!(rig.states().await, expected, "{name}, sealed");
+        let user = Erased::User { user: "user-1".to_owned(), until: i64::MAX };
+        let rules = rules(&[], 0, vec![erasure("acme", user)], &[]);
+        let rewritten = rig.rewrite(&files[0], &rules, at(DAY + 1, QUIET_MS)).await;
+        commit_rewritten(&rig.table, &files, vec![rewritten]).await.unwrap();
+        expected.retain(|id, _| id.parse::<u64>().unwrap() % 3 != 1);
+        assert_eq!(rig.states().await, expected, "{name}, rewritten");
+        let kept = open::open_records_up_to(rig.tools(POLICY), &rig.files(), 0).await.unwrap();
+        match name {
+            "none" => assert!(matches!(kept, OpenRecords::Nothing)),
+            _ => assert!(matches!(kept, OpenRecords::All), "too many to list count as open"),
+        }
     }
 }
 

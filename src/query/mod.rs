@@ -75,12 +75,14 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionContext;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use parquet::file::metadata::ParquetMetaData;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, Found};
+use crate::datafile::OpenRows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Rows;
 use crate::store::Store;
@@ -415,15 +417,32 @@ impl Queries {
         files: &[Arc<DataFile>],
         columns: Option<&[String]>,
     ) -> Result<Vec<Weight>> {
+        let files = files.iter().map(|file| &**file);
+        self.of_footers(rows, files, |metadata| weight::weigh(metadata, columns)).await
+    }
+
+    /// Reads from the footers of files of records which of them are open.
+    pub async fn open_rows(&self, files: &[DataFile]) -> Result<Vec<OpenRows>> {
+        self.of_footers(Rows::Logs, files.iter(), OpenRows::from_footer).await
+    }
+
+    /// Takes a value from the footer of each file.
+    async fn of_footers<'f, T>(
+        &self,
+        rows: Rows,
+        files: impl Iterator<Item = &'f DataFile>,
+        value: impl Fn(&ParquetMetaData) -> T,
+    ) -> Result<Vec<T>> {
         let path = &self.paths[rows as usize];
-        let files = files.iter().map(|file| provider::partitioned_file(path, file));
+        let files = files.map(|file| provider::partitioned_file(path, file));
         let reads = reading::CountedReads::new(self.base.runtime_env()).map_err(query_failed)?;
         let reads = &reads;
-        let weights = futures::stream::iter(files.collect::<Vec<_>>()).map(async |file| {
+        let value = &value;
+        let values = futures::stream::iter(files.collect::<Vec<_>>()).map(async |file| {
             let metadata = reads.footer(file).await.map_err(query_failed)?;
-            Ok(weight::weigh(&metadata, columns))
+            Ok(value(&metadata))
         });
-        weights.buffered(FOOTERS_AT_ONCE).try_collect().await
+        values.buffered(FOOTERS_AT_ONCE).try_collect().await
     }
 
     /// Returns the bytes that an export may take at the moment.

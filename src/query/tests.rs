@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::security_barrier::SecurityBarrierExec;
 use super::*;
 use crate::catalog::Denied;
+use crate::datafile::OpenRecords;
 use crate::flush;
 use crate::plan::{Erased, Erasure, Moving, Row, Rules, Terms};
 use crate::record::{BatchBuilder, Message, Record, Rows};
@@ -60,9 +61,16 @@ impl Rig {
         }
         let id = || Uuid::from_u128(u128::from(self.ids.fetch_add(1, Ordering::Relaxed)));
         let rules = Arc::new(rules.clone());
-        let add = flush::write_files(&self.table, &[batch(records)], rules, NOW / 1000, id)
-            .await
-            .unwrap();
+        let add = flush::write_files(
+            &self.table,
+            &[batch(records)],
+            rules,
+            &OpenRecords::Nothing,
+            NOW / 1000,
+            id,
+        )
+        .await
+        .unwrap();
         let commit =
             Commit { add, remove: Vec::new(), app: None, data_change: true, operation: "WRITE" };
         self.table.commit(commit).await.unwrap();

@@ -2,6 +2,7 @@
 //! upkeep.
 
 mod late;
+mod open;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -19,7 +19,7 @@ const BOTH: &str = "select id, total_units, request.body from logs order by id";
 /// ms after which something never happens: a minute, since other tests run beside these.
 const TRIES: u32 = 3_000;
 
-async fn amended(engine: &Engine) {
+pub(super) async fn amended(engine: &Engine) {
     for _ in 0..TRIES {
         engine.flush().await.unwrap();
         if engine.status().waiting_halves == 0 {
@@ -42,7 +42,7 @@ async fn until_gone(folder: &Path, text: &[u8]) {
 }
 
 /// An engine whose halves wait for nothing.
-async fn hasty(folder: &tempfile::TempDir) -> Engine {
+pub(super) async fn hasty(folder: &tempfile::TempDir) -> Engine {
     reopened(Config { join_seconds: 0, ..config(folder) }).await
 }
 
