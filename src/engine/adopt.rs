@@ -25,8 +25,7 @@ use crate::config::{Config, Found};
 use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::{Limits, Queries};
-use crate::record::json::records;
-use crate::record::{self, BatchBuilder, Rows};
+use crate::record::{self, BatchBuilder, Record, Rows};
 use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, FileIndex, Table};
@@ -224,7 +223,7 @@ fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<
         return Payload::encode_as(kind, &rows).map(Some);
     }
     let mut builder = BatchBuilder::new();
-    records(&rows)?.iter().for_each(|record| builder.append(record));
+    Record::from_batch(&rows)?.iter().for_each(|record| builder.append(record));
     Payload::encode_as(kind, &builder.finish()).map(Some)
 }
 
@@ -254,7 +253,6 @@ fn keys_of(keys: &KeyHasher, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
 mod tests {
     use super::*;
     use crate::parts::RecordPart;
-    use crate::record::Record;
 
     #[test]
     fn stored_rows_are_left_out_and_parts_of_stored_records_become_late() {

@@ -35,7 +35,6 @@ use crate::query::{
     A_STATEMENT, Answer, Limits, NamedView, Params, Queries, QueryContext, ReadScope, Reads,
     refused_text,
 };
-use crate::record::json::records;
 use crate::record::{BatchBuilder, Feedback, Record, Rows};
 use crate::reports;
 use crate::store::Store;
@@ -694,7 +693,9 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             rows.push((kind, batch));
             continue;
         };
-        for (key, mut record) in keys.keys_of_batch(&batch).into_iter().zip(records(&batch)?) {
+        for (key, mut record) in
+            keys.keys_of_batch(&batch).into_iter().zip(Record::from_batch(&batch)?)
+        {
             let print = fingerprint_of(&keys, part_kind, &mut record, true);
             // A late part whose record is in the table is added to it there.
             let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();

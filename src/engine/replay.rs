@@ -24,7 +24,6 @@ use crate::limits::MemoryReservation;
 use crate::memtable::{MemoryBudget, batch_bytes};
 use crate::parts::{Admission, JoinBuffer, Joined, RecordPart, SoFar};
 use crate::plan::{Row, Rules};
-use crate::record::json::records;
 use crate::record::{self, Record};
 use crate::store::Store;
 use crate::store::folders::Folders;
@@ -137,7 +136,9 @@ impl Replayed {
             Kind::RecordPart(part_kind) | Kind::Late(part_kind) => {
                 let is_late = matches!(kind, Kind::Late(_));
                 let keys = self.recent.keys().clone();
-                for (key, record) in keys.keys_of_batch(&batch).into_iter().zip(records(&batch)?) {
+                for (key, record) in
+                    keys.keys_of_batch(&batch).into_iter().zip(Record::from_batch(&batch)?)
+                {
                     self.take_part(key, part_kind, record, is_late);
                 }
                 Ok(())

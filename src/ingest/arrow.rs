@@ -4,27 +4,31 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::Int32Type;
+use arrow::array::{ArrayRef, RecordBatch};
 
 use super::Policy;
 use crate::error::{Error, Result};
-use crate::record::{BatchBuilder, Message, Record};
+use crate::record::{BatchBuilder, Record};
 
 /// Columns that the policy may change.
 const CHANGED: [&str; 5] = ["request_url", "user_id", "metadata", "request", "response"];
 
+/// Further columns that the policy reads.
+const READ: [&str; 3] = ["do_not_track", "response_status_code", "is_success"];
+
 /// Removes what must not be stored from a batch with the schema of records.
 pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch> {
-    let rows = Rows { batch: &batch };
+    let read = columns_read(&batch)?;
     let mut builder = BatchBuilder::new();
     let mut changes = false;
     for row in 0..batch.num_rows() {
-        let record = rows.record(row);
-        let mut protected = record.clone();
-        policy.protect(&mut protected);
-        changes |= protected != record;
-        builder.append(&protected);
+        // Row by row, so that the bodies of a large batch are not all in memory twice.
+        for record in Record::from_batch(&read.slice(row, 1))? {
+            let mut protected = record.clone();
+            policy.protect(&mut protected);
+            changes |= protected != record;
+            builder.append(&protected);
+        }
     }
     if !changes {
         return Ok(batch);
@@ -43,74 +47,10 @@ pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch
     })
 }
 
-/// Rows of a batch, limited to the columns that the policy reads.
-struct Rows<'b> {
-    batch: &'b RecordBatch,
-}
-
-impl Rows<'_> {
-    fn column(&self, name: &str) -> Option<&ArrayRef> {
-        self.batch.column_by_name(name)
-    }
-
-    fn record(&self, row: usize) -> Record {
-        Record {
-            do_not_track: self.column("do_not_track").and_then(|column| {
-                let column = column.as_boolean();
-                column.is_valid(row).then(|| column.value(row))
-            }),
-            response_status_code: self.short("response_status_code", row),
-            is_success: self.short("is_success", row),
-            request_url: self.column("request_url").and_then(|column| text(column, row)),
-            user_id: self.column("user_id").and_then(|column| text(column, row)),
-            metadata: self.tags(row),
-            request: self.message("request", row),
-            response: self.message("response", row),
-            ..Record::default()
-        }
-    }
-
-    fn short(&self, name: &str, row: usize) -> Option<i32> {
-        let column = self.column(name)?.as_primitive::<Int32Type>();
-        column.is_valid(row).then(|| column.value(row))
-    }
-
-    fn tags(&self, row: usize) -> Vec<(String, String)> {
-        let Some(column) = self.column("metadata").map(|column| column.as_map()) else {
-            return Vec::new();
-        };
-        if column.is_null(row) {
-            return Vec::new();
-        }
-        let entries: StructArray = column.value(row);
-        let keys = entries.column(0).as_string::<i32>();
-        let values = entries.column(1).as_string::<i32>();
-        keys.iter()
-            .zip(values)
-            .filter_map(|(key, value)| Some((key?.to_owned(), value?.to_owned())))
-            .collect()
-    }
-
-    fn message(&self, name: &str, row: usize) -> Message {
-        let Some(column) = self.column(name).map(|column| column.as_struct()) else {
-            return Message::default();
-        };
-        if column.is_null(row) {
-            return Message::default();
-        }
-        let part = |name: &str| text(column.column_by_name(name)?, row);
-        Message { body: part("body"), headers: part("headers") }
-    }
-}
-
-fn text(column: &ArrayRef, row: usize) -> Option<String> {
-    let column = column.as_string_view();
-    column.is_valid(row).then(|| column.value(row).to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Message;
 
     fn batch(records: &[Record]) -> RecordBatch {
         let mut builder = BatchBuilder::new();
@@ -159,4 +99,14 @@ mod tests {
                 .all(|(before, after)| Arc::ptr_eq(before, after))
         );
     }
+}
+
+/// Returns the batch without the columns that the policy neither reads nor changes.
+fn columns_read(batch: &RecordBatch) -> Result<RecordBatch> {
+    let names = READ.iter().chain(&CHANGED);
+    let places: Vec<usize> = names.filter_map(|name| batch.schema().index_of(name).ok()).collect();
+    batch.project(&places).map_err(|cause| {
+        Error::internal("cannot take the columns of a batch that may hold content")
+            .with_source(cause)
+    })
 }

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::datatypes::Float64Type;
 use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
@@ -340,7 +340,7 @@ async fn select(
     let mut found = Vec::new();
     let mut bytes = 0;
     while let Some(batch) = batches.try_next().await? {
-        for feedback in read(&batch)? {
+        for feedback in Feedback::from_batch(&batch)? {
             bytes += feedback.text_bytes();
             if found.len() as u64 == most || (bytes > MAX_BYTES && !found.is_empty()) {
                 return Ok((found, true));
@@ -349,39 +349,6 @@ async fn select(
         }
     }
     Ok((found, false))
-}
-
-fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {
-    let text = texts(batch);
-    let number = numbers(batch);
-    let time = |name: &str, row: usize| -> Result<Option<DateTime<Utc>>> {
-        let column = batch
-            .column_by_name(name)
-            .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        let column = column.ok_or_else(unreadable)?;
-        Ok(column
-            .is_valid(row)
-            .then(|| DateTime::from_timestamp_micros(column.value(row)))
-            .flatten())
-    };
-    let row = |row: usize| {
-        Ok(Feedback {
-            id: text("id", row)?,
-            organisation_id: text("organisation_id", row)?,
-            workspace_slug: text("workspace_slug", row)?,
-            created_at: time("created_at", row)?,
-            updated_at: time("updated_at", row)?,
-            trace_id: text("trace_id", row)?,
-            log_id: text("log_id", row)?,
-            value: number("value", row)?,
-            weight: number("weight", row)?,
-            user_id: text("user_id", row)?,
-            source: text("source", row)?,
-            metadata: tags(batch, row)?,
-            retention_days: 0,
-        })
-    };
-    (0..batch.num_rows()).map(row).collect()
 }
 
 fn texts(batch: &RecordBatch) -> impl Fn(&str, usize) -> Result<Option<String>> {
@@ -401,22 +368,6 @@ fn numbers(batch: &RecordBatch) -> impl Fn(&str, usize) -> Result<Option<f64>> {
         let column = column.ok_or_else(unreadable)?;
         Ok(column.is_valid(row).then(|| column.value(row)))
     }
-}
-
-fn tags(batch: &RecordBatch, row: usize) -> Result<Vec<(String, String)>> {
-    let column = batch
-        .column_by_name("metadata")
-        .and_then(|column| column.as_map_opt())
-        .ok_or_else(unreadable)?;
-    if column.is_null(row) {
-        return Ok(Vec::new());
-    }
-    let entries = column.value(row);
-    let [keys, values] = [0, 1].map(|place| entries.column(place).as_string_opt::<i32>());
-    let (keys, values) = keys.zip(values).ok_or_else(unreadable)?;
-    let pair =
-        |(key, value): (Option<&str>, Option<&str>)| Some((key?.to_owned(), value?.to_owned()));
-    Ok(keys.iter().zip(values).filter_map(pair).collect())
 }
 
 /// Formats whole numbers without a point, as Portkey's examples do.

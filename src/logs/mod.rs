@@ -141,10 +141,10 @@ pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> 
         size + 1
     );
     let batches = run(queries, query_context.clone(), &text, condition.params).await?;
-    let mut lines = lines(&Encoder::new(Some(&names))?, &batches)?;
-    let more = lines.len() as u64 > size;
-    lines.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-    let mut records = lines.iter().map(|line| read(line)).collect::<Result<Vec<_>>>()?;
+    let mut records = read(&batches)?;
+    let more = records.len() as u64 > size;
+    records.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    let lines = lines(&Encoder::new(Some(&names))?, &batches)?;
     let means = feedback::means(queries, query_context, &records).await?;
     let items = lines
         .iter()
@@ -259,7 +259,7 @@ async fn first(
         condition.clause()
     );
     let batches = run(queries, query_context, &text, condition.params).await?;
-    lines(&Encoder::new(None)?, &batches)?.first().map(|line| read(line)).transpose()
+    Ok(read(&batches)?.into_iter().next())
 }
 
 async fn run(
@@ -296,9 +296,15 @@ fn lines(encoder: &Encoder, batches: &[RecordBatch]) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn read(line: &str) -> Result<Record> {
-    // The parser's message may contain a value, which must not be logged.
-    json::parse(line).map_err(|_| unreadable())
+/// Reads the rows as records. Where a batch was appended without the fields that follow from
+/// others, they are filled in.
+fn read(batches: &[RecordBatch]) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for batch in batches {
+        records.extend(Record::from_batch(batch)?);
+    }
+    records.iter_mut().for_each(json::derive);
+    Ok(records)
 }
 
 fn item(line: &str, record: &Record, weighted_feedback: Option<f64>) -> Result<Value> {

@@ -4,7 +4,9 @@
 //! `updated_at`, and the latest version counts. So a table of feedback is append-only, as a table
 //! of logs is.
 
-use super::{Column, Kind, Limit, Rows, batch, limits, rust_type};
+use arrow::array::RecordBatch;
+
+use super::{Column, Kind, Limit, Rows, batch, limits, read, rust_type};
 
 /// Lowest value of feedback.
 pub const LOWEST_VALUE: f64 = -10.0;
@@ -32,6 +34,7 @@ macro_rules! columns {
 
         batch::builder!(Feedback, FeedbackBuilder, Rows::Feedback; $($name: $kind;)*);
         limits::keep_limits!(Feedback; $($name: $limit;)*);
+        read::reader!(Feedback; $($name: $kind;)*);
     };
 }
 

@@ -18,9 +18,11 @@ mod batch;
 mod feedback;
 pub mod json;
 mod limits;
+mod read;
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
@@ -180,6 +182,7 @@ macro_rules! columns {
         batch::builder!(Record, BatchBuilder, Rows::Logs; $($name: $kind;)*);
         json::fields!($($name: $kind;)*);
         limits::keep_limits!(Record; $($name: $limit;)*);
+        read::reader!(Record; $($name: $kind;)*);
     };
 }
 

@@ -530,10 +530,10 @@ fn from_json() -> Vec<Case> {
             let keys = many(n, |at| format!("\"{at}\""));
             parsed(format!("{{\"metadata.key\":[{keys}],\"metadata.value\":[{keys}]}}"))
         }),
-        case("JSON: records of a batch", FILES, |n| {
+        case("rows of a batch", &["record/read.rs"], |n| {
             let mut builder = BatchBuilder::new();
             (0..n / 8).for_each(|_| builder.append(&fragment("{}".to_owned())));
-            with(builder.finish(), |batch| drop(black_box(text::records(batch))))
+            with(builder.finish(), |batch| drop(black_box(Record::from_batch(batch))))
         }),
         case("limits: much metadata", FILES, |n| {
             let metadata = (0..n).map(|at| (at.to_string(), "x".repeat(at % 16))).collect();

@@ -7,15 +7,13 @@
 
 use std::fmt;
 
-use arrow::array::RecordBatch;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::text::Checks;
 use super::value::{self, Expected};
-use super::{Encoder, FieldError, MAX_RECORD_BYTES, Reason};
-use crate::error::Error;
+use super::{FieldError, MAX_RECORD_BYTES, Reason};
 use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
 
 /// Reader of a column.
@@ -51,20 +49,6 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     }
     read.map_err(|error| syntax(&error))?;
     decoder.finish()
-}
-
-/// Returns the records of a batch, which may have any of their columns.
-pub fn records(batch: &RecordBatch) -> Result<Vec<Record>, Error> {
-    let encoder = Encoder::new(None)?;
-    let mut line = Vec::new();
-    let read = (0..batch.num_rows()).map(|row| {
-        line.clear();
-        encoder.encode(&batch.slice(row, 1), &mut line)?;
-        // The reason may quote a value, which must not be logged.
-        let text = std::str::from_utf8(&line).ok().and_then(|text| parse(text).ok());
-        text.ok_or_else(|| Error::internal("a record that was stored cannot be read as one"))
-    });
-    read.collect()
 }
 
 /// Returns the refusal of a record that is larger than `limit` bytes.

@@ -27,7 +27,7 @@ mod tests;
 
 use std::fmt;
 
-pub use decode::{parse, records};
+pub use decode::parse;
 pub use encode::{Encoder, column_of};
 pub use reason::{Reason, Seen};
 pub use text::{check_json, embeddable};

@@ -465,6 +465,7 @@ proptest! {
     #[test]
     fn records_survive_arrow_and_json(records in prop::collection::vec(record(), 1..4)) {
         let batch = batch(&records);
+        prop_assert_eq!(&Record::from_batch(&batch).unwrap(), &records);
         let lines = encode(None, &batch);
         let read: Vec<Record> = lines.lines().map(|line| parse(line).unwrap()).collect();
         prop_assert_eq!(&read, &records);
