@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -33,9 +33,10 @@ pub use selection::Selection;
 use crate::error::{Error, Result};
 use crate::logs::Condition;
 use crate::query::{FileOrdering, Queries, QueryContext, Weight};
-use crate::record::json::{self, Encoder};
+use crate::record::json::Encoder;
 use crate::record::{DATE, SORT_KEY};
 use crate::table::DataFile;
+use crate::time;
 use crate::view::View;
 
 /// Number of days that are open at the same time.
@@ -319,15 +320,9 @@ impl Plan {
 
 impl TimeRange {
     fn parse(request: &Request) -> Result<Self> {
-        let bound = |name: &str, text: &Option<String>, open: i64| {
-            match text {
+        let bound = |name: &str, text: &Option<String>, open: i64| match text {
             None => Ok(open),
-            Some(text) => moment(text).ok_or_else(|| {
-                Error::invalid(format!(
-                    "`{name}` is `{text}`; expected RFC 3339 such as 2026-11-21T10:00:00Z, or a date such as 2026-11-21"
-                ))
-            }),
-        }
+            Some(text) => time::parse_parameter(name, text).map(|at| at.timestamp_micros()),
         };
         let frame = Self {
             from: bound("from", &request.from, i64::MIN)?,
@@ -373,7 +368,7 @@ impl Cursor {
             }
         }
         let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
-        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        let time = time::shortest(time);
         match organisations.len() {
             0 => Err(Error::not_found(format!(
                 "no record was created at {time} with id `{id}`; `after` must name one"
@@ -446,7 +441,7 @@ fn split_time(text: &str) -> Option<(&str, &str)> {
 
 /// Parses a time or a date as µs since 1970-01-01.
 fn moment(text: &str) -> Option<i64> {
-    json::moment(text).map(|at| at.timestamp_micros())
+    time::parse(text).map(|at| at.timestamp_micros())
 }
 
 /// Returns the columns that the encoder needs, as SQL. A part of a message is read alone, under its

@@ -114,6 +114,7 @@ pub mod store;
 pub mod limits;
 mod clock;
 pub mod config;
+mod time;
 pub mod error;
 mod nearest;
 pub mod guide;

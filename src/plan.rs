@@ -10,12 +10,13 @@ mod erasing;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
 use crate::config::{MAX_DAYS, Over, Plan};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::record::Record;
+use crate::time;
 
 pub use erasing::{Erased, Erasure, Erasures, Named};
 
@@ -110,7 +111,7 @@ impl Terms {
         match from {
             Some(from) if from < earliest => {
                 let at = DateTime::<Utc>::from_timestamp_micros(earliest).unwrap_or(now);
-                let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+                let at = time::seconds(at);
                 Err(Error::denied(format!(
                     "exports of plan `{plan}` reach {days} days back; set `from` to {at} or later, or leave it out"
                 )))

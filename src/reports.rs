@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
-use crate::record::json;
+use crate::time;
 
 /// One report, as its header describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,9 +202,9 @@ impl Param {
             (ParamKind::Text, Value::String(text)) => {
                 self.allows(text).then(|| ScalarValue::Utf8(Some(text.clone())))
             }
-            (ParamKind::Timestamp, Value::String(text)) => json::moment(text).map(timestamp),
+            (ParamKind::Timestamp, Value::String(text)) => time::parse(text).map(timestamp),
             (ParamKind::Timestamp, Value::Number(number)) => {
-                json::moment(&number.to_string()).map(timestamp)
+                time::parse(&number.to_string()).map(timestamp)
             }
             (ParamKind::Integer, Value::String(text)) => text.trim().parse().ok().and_then(count),
             (ParamKind::Integer, Value::Number(number)) => number.as_i64().and_then(count),
@@ -228,9 +228,7 @@ impl Param {
         match self.kind {
             ParamKind::Text if self.choices.is_empty() => "a text".to_owned(),
             ParamKind::Text => format!("one of {}", join(self.choices.iter().copied())),
-            ParamKind::Timestamp => {
-                "a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z".to_owned()
-            }
+            ParamKind::Timestamp => time::EXPECTED.to_owned(),
             ParamKind::Integer => "a whole number, 0 or more".to_owned(),
         }
     }

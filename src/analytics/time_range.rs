@@ -5,7 +5,7 @@
 //! weeks begin on Monday. The first and last bucket may reach beyond the frame, but only calls
 //! within it are counted.
 
-use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, TimeDelta, Utc};
 
 /// Width of a time bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,5 +97,5 @@ impl Width {
 
 /// Formats a time for responses.
 pub(super) fn text(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+    crate::time::millis(at)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -14,6 +14,7 @@ use super::exports::{ExportJob, ExportStatus, expires_at};
 use super::keys::Key;
 use crate::config::Plan;
 use crate::error::Result;
+use crate::time;
 
 /// An organisation in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -288,5 +289,5 @@ impl ErasureEntry {
 }
 
 fn text(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+    time::millis(at)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use super::access::{Access, Scope};
 use super::document::{Document, check_label};
 use super::user_mentions::{filter_names, holds_word};
 use crate::error::{Error, Result};
+use crate::time;
 
 /// Most saved filters of an organisation: they are part of a document that every change rewrites as
 /// a whole.
@@ -156,7 +157,7 @@ impl SavedFilter {
             organisation: organisation.to_owned(),
             query: self.query.clone(),
             created_by: self.created_by.clone(),
-            created_at: self.created_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            created_at: time::seconds(self.created_at),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! listed and revoked and none outlives its entry. A token that is forged, expired, revoked or
 //! unknown opens nothing, and the response does not reveal which of these applies.
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope};
@@ -13,6 +13,7 @@ use super::document::Document;
 use super::rights::SHARE;
 use super::signature::{sign, verify};
 use crate::error::{Error, Result};
+use crate::time;
 
 /// Default lifetime of a link, in seconds.
 pub const DEFAULT_SECONDS: i64 = 7 * 86_400;
@@ -97,7 +98,7 @@ pub struct ShareLinkView {
 impl Share {
     /// Returns the link as API responses show it.
     pub fn shown(&self) -> ShareLinkView {
-        let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let text = time::seconds;
         ShareLinkView {
             object: "share",
             id: self.id.clone(),

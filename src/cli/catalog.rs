@@ -18,8 +18,8 @@ use super::settings::Context;
 use crate::catalog::{Access, Catalog};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::record;
 use crate::store::Store;
+use crate::time;
 
 /// Name of the caller in the catalog's records.
 pub(super) const CLI: &str = "cli";
@@ -118,8 +118,7 @@ pub(super) fn confirm(yes: bool, what: &str, word: &str) -> Result<()> {
 /// Parses the value of `--expires`: a time from now such as `90d`, a date, or a date with time.
 pub(super) fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let span = || TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok();
-    let found =
-        span().and_then(|span| now.checked_add_signed(span)).or_else(|| record::json::moment(text));
+    let found = span().and_then(|span| now.checked_add_signed(span)).or_else(|| time::parse(text));
     found.ok_or_else(|| {
         Error::invalid(format!(
             "--expires is `{text}`; expected a time such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"

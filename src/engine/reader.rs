@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::common::ParamValues;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -40,6 +40,7 @@ use crate::reports;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::table::Table;
+use crate::time;
 use crate::usage::{self, Counts, Usage};
 use crate::view::ViewCell;
 use crate::wal::{self, FlushedSeq, Kind, Noted};
@@ -551,7 +552,7 @@ fn in_context(what: &str, error: Error) -> Error {
 
 fn micros_text(micros: i64) -> Option<String> {
     let at = DateTime::<Utc>::from_timestamp_micros(micros)?;
-    Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
+    Some(time::micros(at))
 }
 
 /// Returns the days that records of an unknown organisation are kept; 0 means for ever.

@@ -1,11 +1,12 @@
 //! Results that the engine returns: the receipt of an append, the outcome of a maintenance job, and
 //! the current status.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::record::Record;
+use crate::time;
 use crate::view::ViewCell;
 
 /// Result of an append. All of it is durable.
@@ -192,7 +193,7 @@ impl Status {
         let (memory_rows, memory_bytes, _) = logs.memory();
         let text = |micros: Option<i64>| {
             let at = DateTime::<Utc>::from_timestamp_micros(micros?)?;
-            Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
+            Some(time::millis(at))
         };
         Self {
             table_version: files.version,

@@ -74,7 +74,7 @@ fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>> {
 fn created_at(frame: &Value) -> Result<Bounds<DateTime<Utc>>> {
     let wrong = || {
         Error::invalid(format!(
-            "`created_at` is `{frame}`; expected an object of `gte`, `gt`, `lte`, `lt` with a date or a moment each"
+            "`created_at` is `{frame}`; expected an object of `gte`, `gt`, `lte`, `lt` with a date or a time each"
         ))
     };
     let fields = frame.as_object().ok_or_else(wrong)?;

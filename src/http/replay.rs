@@ -15,7 +15,6 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use chrono::SecondsFormat;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -36,6 +35,7 @@ use crate::logs::own_url;
 use crate::record::Record;
 use crate::refusals::{Sender, Source};
 use crate::replay::{self, Answered, ENDPOINTS, GATEWAY_KEY, Outgoing, PASSED, Ready};
+use crate::time;
 
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 const KEY_HEADER: &str = "x-portkey-api-key";
@@ -210,7 +210,7 @@ impl Call {
         let stored = if self.app.engine.config().gateway_logs {
             Err("the gateway logs the call itself, in the same trace".to_owned())
         } else {
-            let started = started.to_rfc3339_opts(SecondsFormat::Micros, true);
+            let started = time::micros(started);
             let text =
                 replay::entry(&self.record, &self.sent, &answered, &self.id, &url, &started)?;
             self.store(text, &answered).await?

@@ -11,17 +11,18 @@ use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
-use super::filter::{moment, text, values};
+use super::filter::{text, values};
 use super::{BY_CALL, BY_ID, Bounds, Condition, Cursor, LookUp, quoted, run};
 use crate::error::{Error, Result};
 use crate::query::{Queries, QueryContext};
 use crate::record::{Feedback, Record, Rows};
 use crate::replay::SPAN;
+use crate::time;
 
 /// Maximum number of feedback entries shown with a log.
 const MAX_SHOWN: u64 = 1_000;
@@ -79,7 +80,8 @@ impl FeedbackAsk {
         let mut names = |name| take(name).map(|text| values(name, &text)).transpose();
         let traces = names("trace_id")?.unwrap_or_default();
         let logs = names("log_id")?.unwrap_or_default();
-        let mut time = |name| take(name).map(|text| moment(name, text.trim())).transpose();
+        let mut time =
+            |name| take(name).map(|text| time::parse_parameter(name, text.trim())).transpose();
         let time = Bounds { min: time("from")?, max: time("to")? };
         Ok(Self { traces, logs, time, ..Self::default() })
     }
@@ -380,7 +382,7 @@ pub(super) fn number(value: Option<f64>) -> Value {
 
 fn time_text(at: DateTime<Utc>) -> String {
     let exact = at.timestamp_subsec_micros().is_multiple_of(1_000);
-    at.to_rfc3339_opts(if exact { SecondsFormat::Millis } else { SecondsFormat::Micros }, true)
+    if exact { time::millis(at) } else { time::micros(at) }
 }
 
 fn unreadable() -> Error {

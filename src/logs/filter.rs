@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 
 use super::status::{Kind, Label};
 use crate::error::{Error, Result};
-use crate::record::{COLUMNS, json};
+use crate::record::COLUMNS;
+use crate::time;
 
 /// Names of all filters, separated by commas.
 pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_units_min, total_units_max, cost_min, \
@@ -117,8 +118,10 @@ impl Filter {
     /// counts as missing.
     pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
         let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
-        let mut filter =
-            Self { time: bounds("time_of_generation", &mut take, moment)?, ..Self::default() };
+        let mut filter = Self {
+            time: bounds("time_of_generation", &mut take, time::parse_parameter)?,
+            ..Self::default()
+        };
         for (name, column) in COUNTS {
             let bounds = bounds(name, &mut take, count)?;
             filter.counts.push((column, bounds));
@@ -401,15 +404,6 @@ fn score(name: &str, text: &str) -> Result<f64> {
     let wrong =
         || Error::invalid(format!("`{name}` is `{text}`; expected a number from -10 to 10"));
     text.parse().ok().filter(|score| (-10.0..=10.0).contains(score)).ok_or_else(wrong)
-}
-
-/// Parses a time. A bare date is its first moment in UTC.
-pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
-    json::moment(text).ok_or_else(|| {
-        Error::invalid(format!(
-            "`{name}` is `{text}`; expected a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z"
-        ))
-    })
 }
 
 /// Parses a list of distinct values: texts separated by commas, where spaces around a comma are

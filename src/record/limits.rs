@@ -6,10 +6,11 @@
 //! over-long name becomes null; an over-long id refuses its row, because truncated ids could make
 //! two rows one.
 
-use chrono::{DateTime, Datelike, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, Utc};
 
 use super::Message;
 use super::json::{FieldError, Reason};
+use crate::time;
 
 /// Maximum length of an id, in bytes of UTF-8.
 pub const ID_BYTES: usize = 512;
@@ -182,9 +183,7 @@ impl Limited for Option<f64> {
 impl Limited for Option<DateTime<Utc>> {
     fn keep(&mut self, name: &'static str, _: Limit, _: &mut u64) -> Result<(), FieldError> {
         match self.filter(|time| !is_storable(*time)) {
-            Some(time) => {
-                Err(FieldError::new(name, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true), TIME))
-            }
+            Some(time) => Err(FieldError::new(name, &time::shortest(time), TIME)),
             None => Ok(()),
         }
     }

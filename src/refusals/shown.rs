@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Refusal, Source};
 use crate::catalog::{Access, Scope, State};
 use crate::plan::Rules;
 use crate::record::json::Reason;
+use crate::time;
 
 /// Longest time that entries are kept. Records of their organisation may have a shorter retention,
 /// which then applies.
@@ -153,7 +154,7 @@ impl Shown {
             excerpt,
         } = entry;
         Self {
-            created_at: at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            created_at: time::millis(at),
             organisation_id: organisation,
             workspace_slug: workspace,
             source,

@@ -222,7 +222,7 @@ fn a_wrong_value_is_refused_with_what_was_expected() {
             "status",
             "from",
             json!("yesterday"),
-            "`from` is `yesterday`; expected a date such as 2026-11-21 or a moment",
+            "`from` is `yesterday`; expected a date such as 2026-11-21 or a time",
         ),
         ("status", "from", json!("2026-11-21T10:00:00+1"), "expected a date"),
         ("status", "to", json!(2026), "`to` is `2026`; expected a date"),

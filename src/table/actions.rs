@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, MapArray, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
-use chrono::{DateTime, SecondsFormat};
+use chrono::DateTime;
 use delta_kernel::engine::arrow_conversion::TryIntoArrow;
 use delta_kernel::scan::scan_row_schema;
 use serde::Deserialize;
@@ -117,7 +117,7 @@ fn time_text(micros: i64) -> Option<String> {
     let time = (year_0..year_10000)
         .contains(&micros)
         .then(|| DateTime::from_timestamp_micros(micros))??;
-    Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
+    Some(crate::time::micros(time))
 }
 
 /// Columns of a batch of file entries.

@@ -31,7 +31,8 @@ use super::settings::Context;
 use crate::engine::{Access, Engine};
 use crate::error::Result;
 use crate::record::BatchBuilder;
-use crate::record::json::{self, Encoder};
+use crate::record::json::Encoder;
+use crate::time;
 
 /// Default folder of the demo.
 const FOLDER: &str = "gatelog-demo";
@@ -74,9 +75,8 @@ pub(super) struct Args {
     jsonl: Option<PathBuf>,
 }
 
-fn moment(text: &str) -> std::result::Result<DateTime<Utc>, &'static str> {
-    json::moment(text)
-        .ok_or("expected a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z")
+fn moment(text: &str) -> std::result::Result<DateTime<Utc>, String> {
+    time::parse(text).ok_or_else(|| format!("expected {}", time::EXPECTED))
 }
 
 pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {

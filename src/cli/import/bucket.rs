@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures::TryStreamExt;
 use futures::stream::{self, BoxStream, StreamExt};
 use serde_json::Value;
@@ -43,6 +43,7 @@ use crate::ingest::control_plane::{self, Logged};
 use crate::record::Record;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Source};
+use crate::time;
 
 const NOT_KEPT: &str =
     "guardrail texts are not stored: they may quote a call that must not be tracked";
@@ -148,12 +149,11 @@ async fn fill(
     let mut files = files(&appender.engine, stores);
     loop {
         let file = tokio::select! {
-            _ = &mut interrupt => {
-                account.progress.say("stopping: records in flight are still written");
-                return Ok(Done::Interrupted);
-            }
-            file = files.next() => file,
-        };
+        _ = &mut interrupt => {
+            account.progress.say("stopping: records in flight are still written");
+            return Ok(Done::Interrupted);
+        }
+        file = files.next() => file};
         let Some(file) = file else { return Ok(Done::Success) };
         batch.extend(account.take(&appender.engine, file?)?);
         if batch.is_full() {
@@ -277,7 +277,7 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
         let times = || some.iter().filter_map(|record| record.created_at);
         let Some(first) = times().min() else { continue };
         let Some(last) = times().max() else { continue };
-        let at = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+        let at = time::micros;
         let places: Vec<String> = (1..=some.len()).map(|number| format!("${number}")).collect();
         let query = format!(
             "select organisation_id, id from logs where created_at between '{}' and '{}' and id in ({})",

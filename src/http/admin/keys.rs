@@ -20,7 +20,7 @@ use super::{Answer, Id, answer, asked, id, list as listed, read, within};
 use crate::catalog::{Access, CreatedKey, Document, KeyView, NewKey, Scope, key_text};
 use crate::config::MAX_DAYS;
 use crate::error::{Error, Result};
-use crate::record::json;
+use crate::time;
 
 const FIELDS: &str = "organisation, workspace, scopes, name, expires_at, expires_in_days";
 
@@ -105,12 +105,7 @@ fn expiry(
         (Some(_), Some(_)) => {
             Err(Error::invalid("`expires_at` and `expires_in_days` are both given; give one"))
         }
-        (Some(text), None) => match json::moment(text) {
-            Some(at) => Ok(Some(at)),
-            None => Err(Error::invalid(format!(
-                "`expires_at` is `{text}`; expected a moment such as 2027-01-31T00:00:00Z"
-            ))),
-        },
+        (Some(text), None) => time::parse_parameter("expires_at", text).map(Some),
         (None, Some(days)) if (1..=i64::from(MAX_DAYS)).contains(&days) => {
             Ok(Some(now + TimeDelta::days(days)))
         }

@@ -18,7 +18,6 @@ use axum::extract::{FromRequestParts, RawQuery};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Uri};
-use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::App;
@@ -34,6 +33,7 @@ use crate::engine::NewExport;
 use crate::error::{Error, ErrorKind};
 use crate::ingest::Headers;
 use crate::nearest::clip;
+use crate::time;
 
 type Answer<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
@@ -141,7 +141,7 @@ pub(crate) async fn download(
 ) -> Result<Answer<Value>, Failure> {
     let (token, expires_at) = app.engine.export_token(&access, &named(path)?).await?;
     let url = format!("{}/exports/{token}", base(app.engine.config(), &uri, &headers));
-    let expires_at = expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let expires_at = time::seconds(expires_at);
     Ok(answer(
         json!({ "signed_url": url, "url": url, "expires_at": expires_at, "object": "export" }),
     ))

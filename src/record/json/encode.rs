@@ -20,10 +20,10 @@ use serde::Serialize;
 
 use super::decode::Part;
 use super::text::write_string;
-use super::time;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::record::{COLUMNS, DATE, Kind, RETENTION_DAYS, column};
+use crate::time;
 
 /// Encoder of batches as JSON lines.
 #[derive(Debug)]

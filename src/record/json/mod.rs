@@ -19,7 +19,6 @@ mod encode;
 mod finite;
 mod reason;
 mod text;
-mod time;
 mod value;
 
 #[cfg(test)]
@@ -36,7 +35,6 @@ pub(crate) use decode::{Reader, derive, too_large};
 pub(crate) use doubled::last_keys;
 pub(crate) use finite::finite;
 pub(crate) use text::{Checks, next_special, unquote, value_end, write_string};
-pub(crate) use time::parse as moment;
 pub(crate) use value::{Read, keep_last, list, members};
 
 /// Maximum size of a record, in bytes of its JSON text.

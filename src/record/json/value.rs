@@ -13,7 +13,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::text::unquote;
-use super::time;
+use crate::time;
 
 /// Description of the expected value, for the message.
 pub(crate) type Expected = &'static str;

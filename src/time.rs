@@ -1,6 +1,8 @@
-//! Timestamps: the spellings that clients send, and the one spelling that we write.
+//! The only parser and formatter of times: the forms that clients send, and the form that we write.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
+
+use crate::error::{Error, Result};
 
 const MICROS_A_SECOND: i64 = 1_000_000;
 const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
@@ -9,6 +11,35 @@ const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
 const MAX_EXPONENT: i32 = 30;
 /// Format of a printed JavaScript `Date`, up to the zone name in brackets.
 const JAVASCRIPT: &str = "%a %b %d %Y %H:%M:%S GMT%z";
+
+/// Requirements of a parameter that is a time, for the message of a refusal.
+pub(crate) const EXPECTED: &str =
+    "a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z";
+
+/// Parses the value of a parameter; the refusal names it. A bare date is its first instant.
+pub(crate) fn parse_parameter(name: &str, text: &str) -> Result<DateTime<Utc>> {
+    parse(text).ok_or_else(|| Error::invalid(format!("`{name}` is `{text}`; expected {EXPECTED}")))
+}
+
+/// Formats a time to the second, as RFC 3339 in UTC.
+pub(crate) fn seconds(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// Formats a time to the millisecond, as RFC 3339 in UTC.
+pub(crate) fn millis(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Formats a time to the microsecond, as RFC 3339 in UTC.
+pub(crate) fn micros(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Formats a time with as many digits after the second as it needs: none, 3, 6 or 9.
+pub(crate) fn shortest(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
 
 /// Parses a timestamp: RFC 3339 or similar, a bare date, or a number of seconds, ms, µs or ns since
 /// 1970, distinguished by size.
@@ -163,7 +194,7 @@ fn decimal(text: &str) -> Option<(bool, String, String)> {
 
 /// Appends the timestamp as a JSON string: RFC 3339, UTC, with 3 digits after the second if that is
 /// exact, else 6.
-pub(super) fn write(out: &mut Vec<u8>, micros: i64) {
+pub(crate) fn write(out: &mut Vec<u8>, micros: i64) {
     let days = micros.div_euclid(MICROS_A_DAY);
     let of_day = micros.rem_euclid(MICROS_A_DAY);
     let (year, month, day) = civil(days);
@@ -190,17 +221,19 @@ pub(super) fn write(out: &mut Vec<u8>, micros: i64) {
 
 /// Appends a timestamp that only a foreign batch can hold: the year gets a sign.
 #[cold]
-fn write_far(out: &mut Vec<u8>, micros: i64) {
-    match DateTime::from_timestamp_micros(micros) {
+fn write_far(out: &mut Vec<u8>, since_1970: i64) {
+    match DateTime::from_timestamp_micros(since_1970) {
         Some(at) => {
-            super::write_string(out, &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+            out.push(b'"');
+            out.extend_from_slice(micros(at).as_bytes());
+            out.push(b'"');
         }
         None => out.extend_from_slice(b"null"),
     }
 }
 
 /// Appends the day, counted from 1970, as a JSON string.
-pub(super) fn write_day(out: &mut Vec<u8>, days: i32) {
+pub(crate) fn write_day(out: &mut Vec<u8>, days: i32) {
     let (year, month, day) = civil(i64::from(days));
     if !(0..=9999).contains(&year) {
         return out.extend_from_slice(b"null");
