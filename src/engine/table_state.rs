@@ -21,7 +21,7 @@ use crate::table::{DataFile, FileIndex, Table};
 use crate::view::{View, ViewCell};
 
 /// Columns that ids are made of, and what a part has to know of its record.
-const ID_COLUMNS: &str = "organisation_id, workspace_slug, id, do_not_track";
+const ID_COLUMNS: [&str; 4] = ["organisation_id", "workspace_slug", "id", "do_not_track"];
 
 /// A table with its view. A commit to the table updates the view in the same step, under the lock
 /// of all commits.
@@ -64,7 +64,7 @@ pub(super) async fn ids_of_files<'q>(
     let of_one_kind = stream::iter(of_one_kind.collect::<Vec<_>>())
         .then(move |(files, is_open)| rows_of(queries, files, is_open));
     let mixed = stream::iter(mixed)
-        .then(async move |(file, marks)| with_marks(queries, &file, marks, ID_COLUMNS).await);
+        .then(async move |(file, marks)| with_marks(queries, &file, marks, &ID_COLUMNS).await);
     let keys = keys.clone();
     let batches = of_one_kind.chain(mixed).try_flatten();
     Ok(batches.map_ok(move |(batch, open)| known_of(&keys, &batch, &open)).boxed())
@@ -79,7 +79,7 @@ async fn rows_of(
     let view = View::with_files(Rows::Logs, FileIndex::new(files));
     let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
     let none = ParamValues::Map(HashMap::new());
-    let text = format!("select {ID_COLUMNS} from logs");
+    let text = format!("select {} from logs", ID_COLUMNS.join(", "));
     let batches = queries.run(view, &text, none, limits).await?.batches;
     let marked = batches.map_ok(move |batch| {
         let rows = batch.num_rows();

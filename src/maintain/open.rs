@@ -1,11 +1,10 @@
 //! Finds out which records of files are open, for the files that replace them and for whoever opens
 //! the table.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::BooleanBuffer;
-use datafusion::common::ParamValues;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
@@ -14,16 +13,13 @@ use crate::datafile::{OpenRecords, OpenRows};
 use crate::dedupe::KeyHasher;
 use crate::error::Result;
 use crate::query::Queries;
-use crate::record::{Rows, SORT_KEY};
-use crate::table::{DataFile, FileIndex};
-use crate::view::View;
+use crate::record::Rows;
+use crate::table::DataFile;
 
 /// Maximum number of records whose keys a merge holds.
 const MAX_KEYS: u64 = 1 << 20;
-/// Rows that are read at once: ids and marks are small.
-const READ_ROWS: usize = 8192;
 /// Columns of a record that its key is made of.
-const KEY_COLUMNS: &str = "organisation_id, workspace_slug, id";
+const KEY_COLUMNS: [&str; 3] = ["organisation_id", "workspace_slug", "id"];
 
 /// Returns which records of files are open. If files have open and other records, the keys of
 /// those that are fewer are read; if these are too many, all records count as open.
@@ -65,7 +61,7 @@ pub(super) async fn open_records_up_to(
         if !has_listed {
             continue;
         }
-        let mut batches = with_marks(tools.queries, file, marks, KEY_COLUMNS).await?;
+        let mut batches = with_marks(tools.queries, file, marks, &KEY_COLUMNS).await?;
         while let Some((batch, bits)) = batches.try_next().await? {
             let marked = hasher.keys_of_batch(&batch).into_iter().zip(&bits);
             keys.extend(marked.filter(|(_, is_open)| *is_open == lists_open).map(|(key, _)| key));
@@ -84,12 +80,9 @@ pub async fn with_marks(
     queries: &Queries,
     file: &DataFile,
     marks: OpenRows,
-    columns: &str,
+    columns: &[&str],
 ) -> Result<BoxStream<'static, Result<(RecordBatch, BooleanBuffer)>>> {
-    // Marks are in the order of the rows, which is that of the sort key.
-    let text = format!("select {columns} from logs order by {}", SORT_KEY.join(", "));
-    let view = View::with_files(Rows::Logs, FileIndex::new([file.clone()]));
-    let batches = queries.merge(view, &text, ParamValues::Map(HashMap::new()), READ_ROWS).await?;
+    let batches = queries.file_rows(Rows::Logs, file, columns).await?;
     let mut row = 0;
     let marked = batches.map_ok(move |batch| {
         let first = row;

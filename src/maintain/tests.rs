@@ -167,7 +167,7 @@ impl Rig {
         let files = self.files();
         let marks = self.queries.open_rows(&files).await.unwrap();
         for (file, marks) in files.iter().zip(marks) {
-            let mut batches = with_marks(&self.queries, file, marks, "id").await.unwrap();
+            let mut batches = with_marks(&self.queries, file, marks, &["id"]).await.unwrap();
             while let Some((batch, bits)) = batches.try_next().await.unwrap() {
                 let ids = batch.column(0).as_string_view().iter().flatten().map(str::to_owned);
                 states.extend(ids.zip(&bits));

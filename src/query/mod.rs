@@ -20,6 +20,7 @@ mod elsewhere;
 mod failure;
 mod fence;
 mod filter_names;
+mod file_rows;
 mod file_statistics;
 mod functions;
 mod known;
