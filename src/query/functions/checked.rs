@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility, cast, lit,
+    ScalarUDFImpl, Signature, Volatility, lit,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column, Literal};
@@ -34,11 +34,7 @@ pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transform
     if let Some(value) = constant(&binary, &common) {
         return Ok(Transformed::yes(lit(value)));
     }
-    let side = |expr: Expr, from: &DataType| {
-        if *from == common { expr } else { cast(expr, common.clone()) }
-    };
-    let args = vec![side(*binary.left, &left), side(*binary.right, &right)];
-    Ok(Transformed::yes(call(binary.op, common, args)))
+    Ok(Transformed::yes(call(binary.op, common, vec![*binary.left, *binary.right])))
 }
 
 /// The type of an expression; that of an operation is kept with it, so that a chain of them is not
@@ -69,12 +65,6 @@ fn constant(binary: &BinaryExpr, common: &DataType) -> Option<ScalarValue> {
 /// Writes the negative of a whole number as what is left of 0 without it; any other one stays.
 pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let of = match type_of(&inner, schema) {
-        // Its branches get their common type later, which may be wider than that of the first.
-        Ok(of) if of.is_signed_integer() && has_case(&inner)? => {
-            let wide = cast(*inner, DataType::Int64);
-            let zero = lit(ScalarValue::new_zero(&DataType::Int64)?);
-            return Ok(Transformed::yes(call(Operator::Minus, DataType::Int64, vec![zero, wide])));
-        }
         Ok(of) if of.is_signed_integer() => of,
         _ => return Ok(Transformed::no(Expr::Negative(inner))),
     };
@@ -82,21 +72,28 @@ pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Tr
     Ok(Transformed::yes(call(Operator::Minus, of, vec![zero, *inner])))
 }
 
-fn has_case(expr: &Expr) -> Result<bool> {
-    expr.exists(|expr| Ok(matches!(expr, Expr::Case(_))))
-}
-
 fn call(operator: Operator, kind: DataType, args: Vec<Expr>) -> Expr {
-    let checked = Checked { operator, kind, signature: Signature::any(2, Volatility::Immutable) };
+    let signature = Signature::user_defined(Volatility::Immutable);
+    let checked = Checked { operator, kind, signature };
     Expr::ScalarFunction(ScalarFunction { func: Arc::new(ScalarUDF::new_from_impl(checked)), args })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operator: Operator,
-    /// The type of both sides and of the result.
+    /// The type of the result as it was when the call was made. It changes if a side is a CASE,
+    /// which has the type of its first branch until its branches get their common type.
     kind: DataType,
     signature: Signature,
+}
+
+impl Checked {
+    fn pair<'a, T>(&self, sides: &'a [T]) -> Result<[&'a T; 2]> {
+        match sides {
+            [left, right] => Ok([left, right]),
+            _ => Err(DataFusionError::Internal(format!("`{}` has two sides", self.name()))),
+        }
+    }
 }
 
 impl ScalarUDFImpl for Checked {
@@ -112,8 +109,16 @@ impl ScalarUDFImpl for Checked {
         &self.signature
     }
 
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.kind.clone())
+    fn coerce_types(&self, sides: &[DataType]) -> Result<Vec<DataType>> {
+        let [left, right] = self.pair(sides)?;
+        let (left, right) =
+            BinaryTypeCoercer::new(left, &self.operator, right).get_input_types()?;
+        Ok(vec![left, right])
+    }
+
+    fn return_type(&self, sides: &[DataType]) -> Result<DataType> {
+        let [left, right] = self.pair(sides)?;
+        BinaryTypeCoercer::new(left, &self.operator, right).get_result_type()
     }
 
     /// A null makes the result null.
@@ -135,8 +140,7 @@ impl ScalarUDFImpl for Checked {
             };
             sides.push(side);
         }
-        let [left, right] = <[_; 2]>::try_from(sides)
-            .map_err(|_| DataFusionError::Internal(format!("`{}` has two sides", self.name())))?;
+        let [left, right] = self.pair(&sides)?.map(Arc::clone);
         let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
             Field::new(place.to_string(), column.data_type().clone(), true)
         };
@@ -243,12 +247,34 @@ mod tests {
                 "-9223372036854775808 -9223372036854775808 -9223372036854775808",
             ),
             ("1 + 2 * 3", "7 7 7"),
+            // The type of the first branch is narrower than that of the CASE.
+            ("case when g > 1 then cast(g as int) else g end + cast(g as int)", "2 4 6"),
+            ("cast(1 as int) - case when g > 1 then cast(g as int) else g end", "0 -1 -2"),
+            ("-case when g > 1 then cast(g as int) else x end", "-9223372036854775807 -2 -3"),
+            ("case when g > 1 then g else 0.5 end + g", "1.5 4.0 6.0"),
         ] {
             let statement = format!("select {form} from {ROWS} order by g");
             match ask(&statement).await {
                 Ok(answer) => assert_eq!(answer, expected, "{statement}"),
                 // An interval has no factor in every version of the engine.
                 Err(error) => assert!(form.contains("interval"), "{statement}: {error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_case_of_a_derived_table_has_the_type_of_all_its_branches() {
+        let inner =
+            format!("select case when g > 2 then cast(g as int) else x end as c from {ROWS}");
+        for (form, expected) in [
+            ("max(c - cast(1 as int))", "9223372036854775806"),
+            ("max(cast(0 as int) - c)", "9223372036854775807"),
+            ("max(-c)", "9223372036854775807"),
+        ] {
+            let statement = format!("select {form} from ({inner}) u where c > 3 or c < 0");
+            match ask(&statement).await {
+                Ok(answer) => assert_eq!(answer, expected, "{statement}"),
+                Err(error) => panic!("{statement}: {error}"),
             }
         }
     }
