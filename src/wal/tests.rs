@@ -254,7 +254,7 @@ fn a_log_of_a_former_version_has_frames_of_each_kind_and_all_decode() {
         &schema(),
         &Folders::new(disk()),
         (Uuid::from_u128(7), marker),
-        &|_| Ok((covered.clone(), Noted::default())),
+        &|_| Ok((covered, Noted::default())),
         &mut take,
     )
     .unwrap();

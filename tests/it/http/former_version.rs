@@ -11,9 +11,9 @@ use gatelog::config::{Config, Secret};
 use gatelog::engine::{Dependencies, Severity, doctor};
 use gatelog::store::Store;
 use gatelog::{Engine, Job};
-use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
@@ -223,7 +223,7 @@ fn rebind(note: &std::path::Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_of_a_former_version_is_taken_over_with_its_log_claim_and_lease() {
     let folder = unpacked("bucket.tar.gz");
-    let objects = Arc::new(InMemory::new());
+    let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let bucket = folder.path().join("bucket");
     for (path, bytes) in contents(&bucket) {
         let name = path.strip_prefix(&bucket).unwrap().to_str().unwrap();
@@ -231,7 +231,8 @@ async fn a_bucket_of_a_former_version_is_taken_over_with_its_log_claim_and_lease
     }
     rebind(&folder.path().join("wal/store.json"));
     let open = async || {
-        let store = Store::with(objects.clone(), Url::parse("memory:///state").unwrap()).unwrap();
+        let url = Url::parse("memory:///state").unwrap();
+        let store = Store::with(Arc::clone(&objects), url).unwrap();
         let dependencies = Dependencies {
             now: later,
             store: Some(store),
