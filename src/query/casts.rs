@@ -3,15 +3,16 @@
 //! DataFusion leaves casts out of the name of a column, so that it has two of one name in `select
 //! a, a::text from t`, in `select sum(a), sum(a::double) from t` and in `… group by a, a::text`,
 //! and refuses them. In such a SELECT each cast is written as `coalesce(a::text)`, which has a name
-//! of its own and is simplified to the cast.
+//! of its own and is simplified to the cast. Casts to a second type are written as
+//! `coalesce(coalesce(a::double))`, and so on, as in `select max(a::text), max(a::double) from t`.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, Visit, VisitMut,
-    Visitor, VisitorMut,
+    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, SetExpr,
+    Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// Rewrites the casts of a query's SELECTs if columns differ only in them. Queries within the
@@ -40,7 +41,7 @@ fn distinguish_select(select: &mut Select, order: &mut Option<OrderBy>) {
         return;
     }
     keep_names(&mut select.projection);
-    let mut rewriter = CastRewriter { depth: 0 };
+    let mut rewriter = CastRewriter::default();
     let _ = VisitMut::visit(&mut select.projection, &mut rewriter);
     let _ = VisitMut::visit(&mut select.group_by, &mut rewriter);
     let _ = VisitMut::visit(&mut select.having, &mut rewriter);
@@ -178,8 +179,42 @@ fn column_of(expr: &Expr) -> Option<Ident> {
 }
 
 /// Rewrites the casts of an expression, but not those of queries within it.
+#[derive(Default)]
 struct CastRewriter {
     depth: usize,
+    /// Types of casts so far. Casts to the first one are put into one call, to the second into two.
+    types: Vec<String>,
+}
+
+impl CastRewriter {
+    /// Returns the calls that a cast is put into.
+    fn calls(&mut self, kind: &CastKind, of: &DataType) -> usize {
+        let fails = matches!(kind, CastKind::Cast | CastKind::DoubleColon);
+        let name = format!("{fails} {of}").to_lowercase();
+        let place = self.types.iter().position(|known| *known == name);
+        place.unwrap_or_else(|| {
+            self.types.push(name);
+            self.types.len() - 1
+        }) + 1
+    }
+}
+
+fn coalesce(expr: Expr) -> Expr {
+    let args = FunctionArgumentList {
+        duplicate_treatment: None,
+        args: vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))],
+        clauses: Vec::new(),
+    };
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new("coalesce")]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(args),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 impl VisitorMut for CastRewriter {
@@ -196,23 +231,12 @@ impl VisitorMut for CastRewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0 && matches!(expr, Expr::Cast { .. }) {
-            let arg = FunctionArg::Unnamed(FunctionArgExpr::Expr(expr.clone()));
-            let args = FunctionArgumentList {
-                duplicate_treatment: None,
-                args: vec![arg],
-                clauses: Vec::new(),
-            };
-            *expr = Expr::Function(Function {
-                name: ObjectName::from(vec![Ident::new("coalesce")]),
-                uses_odbc_syntax: false,
-                parameters: FunctionArguments::None,
-                args: FunctionArguments::List(args),
-                filter: None,
-                null_treatment: None,
-                over: None,
-                within_group: Vec::new(),
-            });
+        if let Expr::Cast { kind, data_type, .. } = expr
+            && self.depth == 0
+        {
+            for _ in 0..self.calls(kind, data_type) {
+                *expr = coalesce(expr.clone());
+            }
         }
         ControlFlow::Continue(())
     }

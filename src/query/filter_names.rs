@@ -1,32 +1,40 @@
-//! Keeps filters from moving through a step whose columns share a name.
+//! Keeps filters from moving through a step where a name stands for two columns.
 //!
-//! DataFusion's rule `FilterPushdown` finds the columns of a filter by name at each step on the way
-//! down. Below a join, two columns can have one name, and the filter of the second one becomes a
-//! filter of the first: `… l right join … f on l.id = f.id where trim(l.id) <> 'a'` loses rows or
-//! keeps too many. The rule still runs on each part of a plan in which all names are different,
-//! so filters reach the scans below a join.
+//! DataFusion's rules `FilterPushdown` and `FilterPushdown(Post)` find the columns of a filter by
+//! name at each step on the way down, so a filter of one column can become a filter of another:
+//!
+//! - Below a join, two columns can have one name. `… l right join … f on l.id = f.id where
+//!   trim(l.id) <> 'a'` loses rows or keeps too many.
+//! - A filter of a key goes to both sides of a semi join, and takes a column of the other side that
+//!   has the name of the key for its partner: in `exists (select 1 from logs f where f.id =
+//!   l.trace_id and f.trace_id <> l.id)`, a filter of `l.trace_id` becomes one of `f.trace_id`.
+//!
+//! The rules still run on each part of a plan without such steps, so filters reach the scans below.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
-/// Name of the two rules that move filters: the ones of the statement, and the dynamic ones.
-const MOVES_FILTERS: &str = "FilterPushdown";
+/// Names of the rules that move filters: those of the statement, and dynamic ones.
+const MOVES_FILTERS: [&str; 2] = ["FilterPushdown", "FilterPushdown(Post)"];
 
-/// Runs a rule on the parts of a plan in which no step has two columns of one name.
+/// Runs a rule on the parts of a plan in which a name stands for one column.
 #[derive(Debug)]
 struct WhereNamesDiffer(Rule);
 
 /// Wraps each rule that moves filters.
 pub(super) fn wrap(rules: &mut [Rule]) {
     for rule in rules {
-        if rule.name() == MOVES_FILTERS {
+        if MOVES_FILTERS.contains(&rule.name()) {
             *rule = Arc::new(WhereNamesDiffer(Arc::clone(rule)));
         }
     }
@@ -46,7 +54,7 @@ impl WhereNamesDiffer {
         let parts: Vec<_> =
             children.map(|child| self.split(child, options)).collect::<Result<_>>()?;
         let all_differ = parts.iter().all(|part| matches!(part, Part::Unambiguous(_)));
-        if all_differ && names_differ(&plan) {
+        if all_differ && names_differ(&plan) && !mixes_up_keys(&plan) {
             return Ok(Part::Unambiguous(plan));
         }
         let finished = parts.into_iter().map(|part| self.finish(part, options));
@@ -87,4 +95,24 @@ fn names_differ(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let schema = plan.schema();
     let mut seen = HashSet::new();
     schema.fields().iter().all(|field| seen.insert(field.name()))
+}
+
+/// Returns true if the step is a semi join whose other side has a column with the name of a key
+/// that is not that key's partner.
+fn mixes_up_keys(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let Some(join) = plan.downcast_ref::<HashJoinExec>() else { return false };
+    let is_left = match join.join_type() {
+        JoinType::LeftSemi => true,
+        JoinType::RightSemi => false,
+        _ => return false,
+    };
+    let other = if is_left { join.right() } else { join.left() };
+    let schema = other.schema();
+    join.on().iter().any(|(left, right)| {
+        let key = if is_left { left } else { right };
+        let partner = if is_left { right } else { left };
+        let named = key.downcast_ref::<Column>().and_then(|key| schema.index_of(key.name()).ok());
+        let partner = partner.downcast_ref::<Column>().map(Column::index);
+        named.is_some() && named != partner
+    })
 }

@@ -8,10 +8,12 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::functions::core::get_field;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::expressions::{BinaryExpr, CastExpr, NotExpr, col, lit};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -739,6 +741,39 @@ fn datafusion_still_panics_over_the_bounds_of_a_cast_of_a_negation() {
     let bounds = || PruningPredicateBuilder::new().with_file_schema(schema).try_build(equal);
     let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(bounds));
     assert!(!matches!(built, Ok(Ok(_))), "DataFusion is right, so `negated` may go");
+}
+
+/// A join waits for its smaller side and then has the scans of the other leave out what it lacks.
+/// The filter is of `l.trace_id`, and no row of `f` has that `trace_id`. See [`filter_names`].
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_of_a_key_stays_off_columns_of_its_name_beyond_a_semi_join() {
+    let rig = Rig::new().await;
+    let traced = |id: u64, user: &str, trace: &str| Record {
+        user_id: Some(user.to_owned()),
+        trace_id: Some(trace.to_owned()),
+        ..record("acme", id, NOW - 1)
+    };
+    let records = [traced(1, "u", "a"), traced(2, "a", "b"), traced(3, "b", "c")];
+    rig.flush(&records, &Rules::without_plans(0)).await;
+    let statement = "select count(*) from (select l.id, l.trace_id from logs l where exists (\
+        select 1 from logs f where f.user_id = l.trace_id and f.trace_id <> l.trace_id)) s \
+        join (values ('a')) t(v) on s.trace_id = t.v";
+    assert_eq!(rig.number(&operator(Rules::without_plans(0)), statement).await, 1);
+    let logs = StoredTable::new(
+        rig.query_context(operator(Rules::without_plans(0))).view,
+        None,
+        rig.queries.paths[0].clone(),
+        FileOrdering::WhenCheap,
+    );
+    // The rules that are wrapped, as they are without it.
+    let base = rig.queries.base.clone();
+    let theirs = SessionStateBuilder::new_from_existing(base)
+        .with_physical_optimizer_rules(PhysicalOptimizer::new().rules)
+        .build();
+    let theirs = session::session(&theirs, vec![logs], None, None);
+    let batches = theirs.sql(statement).await.unwrap().collect().await.unwrap();
+    let count = batches[0].column(0).as_primitive::<Int64Type>().value(0);
+    assert_eq!(count, 0, "DataFusion is right, so `filter_names` need not look at semi joins");
 }
 
 /// Creates files of costs, some with only nulls. The minimum is 0.5.

@@ -127,6 +127,8 @@ const CASES: &[Case] = &[
         "select sum(a::double), sum(t.a), sum(a::double) over () from t group by a order by 2 limit 1",
         "0.0|0|45.0",
     ),
+    case("casts", "select max(a::text), max(a::double), max(a) from t", "9|9.0|9"),
+    case("casts", "select avg(null::bigint), avg(null::double) from t", "|"),
     case(
         "casts",
         "select a::text as x, t.a as y from t where a < 2 group by a::text, t.a order by t.a::text desc",

@@ -1,7 +1,9 @@
 //! Tests of the log with cuts, flipped bits and failing disks.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringViewArray};
@@ -228,6 +230,45 @@ fn a_log_of_version_1_opens_and_continues_in_version_2() {
     assert_eq!(seen, expected(8));
     let newest = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();
     assert!(fs::read(newest).unwrap().starts_with(b"GLWAL002"));
+}
+
+#[test]
+fn a_log_of_a_former_version_has_frames_of_each_kind_and_all_decode() {
+    let folder = scratch();
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/folder-1/data.tar.gz");
+    let status =
+        Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder.path()).status().unwrap();
+    assert!(status.success(), "tar cannot unpack `{archive}`");
+    let log = folder.path().join("data/wal");
+    let first = replay::segment_paths(&LocalDisk, &log).unwrap().remove(0);
+    let (header, _) = frame::Header::decode(&fs::read(first).unwrap()).unwrap();
+    let seen = RefCell::new(BTreeMap::<String, usize>::new());
+    let mut take = |_, kind: Kind, batch: RecordBatch| {
+        *seen.borrow_mut().entry(format!("{kind:?}")).or_default() += batch.num_rows();
+        Ok(())
+    };
+    let covered = FlushedSeq::all(header.first_sequence - 1);
+    Wal::open(
+        &log,
+        &schema(),
+        &Folders::new(disk()),
+        (Uuid::from_u128(7), marker),
+        &|_| Ok((covered, Noted::default())),
+        &mut take,
+    )
+    .unwrap();
+    let seen: Vec<_> = seen.into_inner().into_iter().collect();
+    let expected = [
+        ("Feedback", 2),
+        ("Late(Content)", 1),
+        ("Late(Figures)", 1),
+        ("Late(Fragment)", 1),
+        ("Logs", 4),
+        ("RecordPart(Content)", 1),
+        ("RecordPart(Figures)", 1),
+        ("RecordPart(Fragment)", 1),
+    ];
+    assert_eq!(seen, expected.map(|(kind, rows)| (kind.to_owned(), rows)));
 }
 
 #[test]

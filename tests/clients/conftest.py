@@ -17,8 +17,8 @@ KEY = "clients-test-key"
 
 
 class Server:
-    def __init__(self, folder, variables=None, **settings):
-        self.data = folder / "data"
+    def __init__(self, folder, variables=None, data=None, **settings):
+        self.data = data or folder / "data"
         address = folder / "address"
         address.unlink(missing_ok=True)
         environment = {**os.environ, "GATELOG_ADMIN_KEY": KEY, **(variables or {})}

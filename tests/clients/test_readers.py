@@ -1,8 +1,13 @@
 """The table is open: other engines read it as it stands, with the same counts and sums."""
 
+import json
+import tarfile
+
 import duckdb
 import polars
 import pytest
+
+from conftest import ROOT
 
 QUERY = "select count(*) as records, sum(total_units) as units, count(distinct organisation_id) as organisations from logs"
 
@@ -42,3 +47,51 @@ def import_delta(connection):
 
     import_extension("delta", con=connection)
     connection.execute("load delta")
+
+
+FORMER = ROOT / "tests/data/folder-1"
+
+
+@pytest.fixture
+def former(tmp_path):
+    """The folder of a former version, and the records that it answered with."""
+    with tarfile.open(FORMER / "data.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    answers = [json.loads(line) for line in (FORMER / "answers.jsonl").read_text().splitlines()[1:]]
+    answer_to = {answer["body"]: answer["answer"] for answer in answers if isinstance(answer["body"], str)}
+    stored = next(rows for query, rows in answer_to.items() if "from partitions" in query)
+    return tmp_path / "data", {row["table_name"]: row["n"] for row in stored}, records(answer_to)
+
+
+def records(answer_to):
+    """What whole records hold. Some of them, and the rest of the others, lie in the log only."""
+    rows = answer_to["select * from logs order by organisation_id, id"]
+    return {row["id"]: (row["total_units"], row["cost"], row["request"]["body"]) for row in rows
+            if row["organisation_id"] in row["id"]}
+
+
+def same_as_before(rows, expected, wanted):
+    """All rows of the files are read, and those that were answered are as they were."""
+    assert len(rows) == wanted
+    kept = {key: values for key, *values in rows if key in expected}
+    assert len(kept) > wanted / 2
+    assert kept == {key: list(expected[key]) for key in kept}
+
+
+def test_polars_reads_files_of_a_former_version(former):
+    data, stored, expected = former
+    columns = ["id", "total_units", "cost", polars.col("request").struct.field("body")]
+    frame = polars.scan_delta(str(data / "logs")).select(columns).collect()
+    same_as_before(frame.rows(), expected, stored["logs"])
+    assert polars.scan_delta(str(data / "feedback")).collect().height == stored["feedback"]
+
+
+def test_duckdb_reads_files_of_a_former_version(former):
+    data, stored, expected = former
+    connection = duckdb.connect()
+    import_delta(connection)
+    scan = f"delta_scan('{data / 'logs'}')"
+    rows = connection.execute(f"select id, total_units, cost, request.body from {scan}").fetchall()
+    same_as_before(rows, expected, stored["logs"])
+    count = connection.execute(f"select count(*) from delta_scan('{data / 'feedback'}')").fetchone()
+    assert count == (stored["feedback"],)

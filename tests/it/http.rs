@@ -6,6 +6,7 @@ mod clients;
 mod exports;
 mod feedback;
 mod filters;
+mod former_version;
 mod limits;
 mod control_plane;
 mod otlp;
@@ -57,6 +58,11 @@ impl Server {
         let mut config = Config { data, admin_key: Secret(KEY.to_owned()), ..Config::default() };
         change(&mut config);
         let engine = Engine::open(config.clone()).await.unwrap();
+        Self::over(engine, config, folder).await
+    }
+
+    /// Starts a server over an engine that is open in a folder.
+    async fn over(engine: Engine, config: Config, folder: tempfile::TempDir) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

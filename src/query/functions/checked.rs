@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility, cast, lit,
+    ScalarUDFImpl, Signature, Volatility, lit,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column, Literal};
@@ -35,11 +35,7 @@ pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transform
     if let Some(value) = constant(&binary, &common) {
         return Ok(Transformed::yes(lit(value)));
     }
-    let side = |expr: Expr, from: &DataType| {
-        if *from == common { expr } else { cast(expr, common.clone()) }
-    };
-    let args = vec![side(*binary.left, &left), side(*binary.right, &right)];
-    Ok(Transformed::yes(call(binary.op, common, args)))
+    Ok(Transformed::yes(call(binary.op, common, vec![*binary.left, *binary.right])))
 }
 
 /// Returns the type of an expression. That of an operation is stored in it, so that a chain of
@@ -72,12 +68,6 @@ fn constant(binary: &BinaryExpr, common: &DataType) -> Option<ScalarValue> {
 /// Rewrites the negative of a whole number as a subtraction from 0. Other types are left unchanged.
 pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let of = match type_of(&inner, schema) {
-        // Its branches get their common type later, which may be wider than that of the first.
-        Ok(of) if of.is_signed_integer() && has_case(&inner)? => {
-            let wide = cast(*inner, DataType::Int64);
-            let zero = lit(ScalarValue::new_zero(&DataType::Int64)?);
-            return Ok(Transformed::yes(call(Operator::Minus, DataType::Int64, vec![zero, wide])));
-        }
         Ok(of) if of.is_signed_integer() => of,
         _ => return Ok(Transformed::no(Expr::Negative(inner))),
     };
@@ -85,21 +75,28 @@ pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Tr
     Ok(Transformed::yes(call(Operator::Minus, of, vec![zero, *inner])))
 }
 
-fn has_case(expr: &Expr) -> Result<bool> {
-    expr.exists(|expr| Ok(matches!(expr, Expr::Case(_))))
-}
-
 fn call(operator: Operator, kind: DataType, args: Vec<Expr>) -> Expr {
-    let checked = Checked { operator, kind, signature: Signature::any(2, Volatility::Immutable) };
+    let signature = Signature::user_defined(Volatility::Immutable);
+    let checked = Checked { operator, kind, signature };
     Expr::ScalarFunction(ScalarFunction { func: Arc::new(ScalarUDF::new_from_impl(checked)), args })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operator: Operator,
-    /// Type of both operands and of the result.
+    /// Type of the result when the call was created. It changes if an operand is a CASE, which has
+    /// the type of its first branch until its branches get their common type.
     kind: DataType,
     signature: Signature,
+}
+
+impl Checked {
+    fn pair<'a, T>(&self, sides: &'a [T]) -> Result<[&'a T; 2]> {
+        match sides {
+            [left, right] => Ok([left, right]),
+            _ => Err(DataFusionError::Internal(format!("`{}` has two sides", self.name()))),
+        }
+    }
 }
 
 impl ScalarUDFImpl for Checked {
@@ -115,8 +112,16 @@ impl ScalarUDFImpl for Checked {
         &self.signature
     }
 
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.kind.clone())
+    fn coerce_types(&self, sides: &[DataType]) -> Result<Vec<DataType>> {
+        let [left, right] = self.pair(sides)?;
+        let (left, right) =
+            BinaryTypeCoercer::new(left, &self.operator, right).get_input_types()?;
+        Ok(vec![left, right])
+    }
+
+    fn return_type(&self, sides: &[DataType]) -> Result<DataType> {
+        let [left, right] = self.pair(sides)?;
+        BinaryTypeCoercer::new(left, &self.operator, right).get_result_type()
     }
 
     /// Returns true: a null operand makes the result null.
@@ -138,9 +143,7 @@ impl ScalarUDFImpl for Checked {
             };
             sides.push(side);
         }
-        let [left, right] = <[_; 2]>::try_from(sides).map_err(|_| {
-            DataFusionError::Internal(format!("`{}` needs two operands", self.name()))
-        })?;
+        let [left, right] = self.pair(&sides)?.map(Arc::clone);
         let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
             Field::new(place.to_string(), column.data_type().clone(), true)
         };
@@ -247,12 +250,34 @@ mod tests {
                 "-9223372036854775808 -9223372036854775808 -9223372036854775808",
             ),
             ("1 + 2 * 3", "7 7 7"),
+            // The type of the first branch is narrower than that of the CASE.
+            ("case when g > 1 then cast(g as int) else g end + cast(g as int)", "2 4 6"),
+            ("cast(1 as int) - case when g > 1 then cast(g as int) else g end", "0 -1 -2"),
+            ("-case when g > 1 then cast(g as int) else x end", "-9223372036854775807 -2 -3"),
+            ("case when g > 1 then g else 0.5 end + g", "1.5 4.0 6.0"),
         ] {
             let statement = format!("select {form} from {ROWS} order by g");
             match ask(&statement).await {
                 Ok(answer) => assert_eq!(answer, expected, "{statement}"),
                 // Some versions of the engine cannot multiply intervals.
                 Err(error) => assert!(form.contains("interval"), "{statement}: {error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_case_of_a_derived_table_has_the_type_of_all_its_branches() {
+        let inner =
+            format!("select case when g > 2 then cast(g as int) else x end as c from {ROWS}");
+        for (form, expected) in [
+            ("max(c - cast(1 as int))", "9223372036854775806"),
+            ("max(cast(0 as int) - c)", "9223372036854775807"),
+            ("max(-c)", "9223372036854775807"),
+        ] {
+            let statement = format!("select {form} from ({inner}) u where c > 3 or c < 0");
+            match ask(&statement).await {
+                Ok(answer) => assert_eq!(answer, expected, "{statement}"),
+                Err(error) => panic!("{statement}: {error}"),
             }
         }
     }

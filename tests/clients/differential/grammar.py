@@ -16,6 +16,8 @@ from .tree import Combined, Derived, Expr, Join, Order, Select, Table, lit, null
 TYPES = ["int", "text", "bool", "float"]
 NAMES = {"logs": COLUMNS, "feedback": FEEDBACK}
 BODIES = ["request.body", "response.body"]
+# Their values are the same texts.
+ALIKE = ["ai_model", "virtual_key", "user_id"]
 COMPARE = ["=", "<>", "<", "<=", ">", ">="]
 DEEPEST = 3
 WHOLE_FRAMES = [None, "rows between unbounded preceding and current row", "rows between 2 preceding and 1 following",
@@ -56,6 +58,8 @@ class Grammar:
             (1, self.bounds),
             (1, self.counted),
             (1, self.sorted_again),
+            (1, self.names_of_two),
+            (1, self.keys_of_two),
             (2, self.combined),
         )
 
@@ -89,6 +93,34 @@ class Grammar:
         order += [Order(column) for column in rest]
         outer = self.select(tuple(columns.values()), Derived(inner, alias), order=tuple(order), ordered=True)
         return replace(outer, limit=self.rng.randrange(1, 9)) if self.chance(0.2) else outer
+
+    def names_of_two(self):
+        """A join of columns that have one name, with a condition on one of them."""
+        left, right = Table("logs", self.alias()), Table(self.rng.choice(["logs", "feedback"]), self.alias())
+        pairs = [(one, other) for one in ALIKE for other in ALIKE if right.name == "logs" or other == "user_id"]
+        one, other = self.rng.choice([("trace_id", "trace_id"), *pairs])
+        on = Expr("=", "bool", (text_column(left, one), text_column(right, other)))
+        name = self.rng.choice(["id", "trace_id", "user_id"])
+        named = [text_column(left, name), text_column(right, name)]
+        with self.without_subqueries():
+            where = self.boolean(2, [self.rng.choice(named)])
+        query = self.select(tuple(named), Join(self.rng.choice(["inner", "left", "right", "full"]), left, right, on), where)
+        return self.cut_off(query) if self.chance(0.5) else query
+
+    def keys_of_two(self):
+        """Rows with a match by a key, joined by that key again; the match has a column with the key's name."""
+        left, right, few = [Table("logs", self.alias()) for _ in range(3)]
+        name, partner = self.rng.sample(ALIKE, 2)
+        key = text_column(left, name)
+        match = Expr("=", "bool", (text_column(right, partner), key))
+        with self.without_subqueries():
+            beside = Expr(self.rng.choice(COMPARE), "bool", (text_column(right, name), self.column("text", self.scope(left))))
+        exists = Expr("exists", "bool", (self.select((lit(1),), right, Expr("and", "bool", (match, beside))),))
+        kept = Derived(self.select((text_column(left, "id"), key), left, exists), self.alias())
+        few = Derived(self.cut_off(self.select((text_column(few, self.rng.choice(ALIKE)),), few)), self.alias())
+        source = Join("inner", kept, few, Expr("=", "bool", (self.scope(kept)[1], self.scope(few)[0])))
+        query = self.select(tuple(self.scope(source)), source)
+        return self.cut_off(query) if self.chance(0.3) else query
 
     def combined(self):
         """Two queries of the same types, put together."""
@@ -513,6 +545,10 @@ class Grammar:
         )
         frame = self.rng.choice(WHOLE_FRAMES) if framed else None
         return Expr("window", "int", (function, partition, keys, frame))
+
+
+def text_column(table, name):
+    return Expr("column", "text", (table.alias, name))
 
 
 def tables_only(source):
