@@ -25,7 +25,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 /// The name of the rule that adds, moves and removes sorts.
-const MOVES_SORTS: &str = "EnsureRequirements";
+pub(super) const MOVES_SORTS: &str = "EnsureRequirements";
 
 /// The rule; it must come before the one that moves sorts.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 //! that whoever comes next still finds some: one organisation alone gets a half, a second one a
 //! quarter, and so on. The operator gets seven eighths of what the others leave. Within an
 //! organisation, consumers that can spill divide evenly what its other consumers leave, as in
-//! DataFusion's own fair pool.
+//! DataFusion's own fair pool. One that has nothing yet may go beyond that for its first batch, as
+//! far as the budget goes, since it has nothing that it could spill.
 //!
 //! Upkeep has no budget: it bounds what it opens before it opens it, and runs one piece of work at
 //! a time.
@@ -14,7 +15,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::buffer::Buffer;
+use bytes::Bytes;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
@@ -87,10 +91,21 @@ impl MemoryBudget {
         Arc::new(Self { setting, total, whole_if_alone: true, state: Mutex::default() })
     }
 
-    /// The pool of one statement of an owner. Errors of the pool name its biggest consumers.
-    pub(super) fn pool(self: &Arc<Self>, owner: Owner) -> Arc<dyn MemoryPool> {
+    /// The pool of one statement of an owner, which keeps count of what the statement has. Errors
+    /// of the pool name its biggest consumers.
+    pub(super) fn pool(
+        self: &Arc<Self>,
+        owner: Owner,
+        held: Arc<AtomicUsize>,
+    ) -> Arc<dyn MemoryPool> {
         self.state.lock().accounts.entry(owner.clone()).or_default().statements += 1;
-        Arc::new(TrackConsumersPool::new(StatementPool { budget: Arc::clone(self), owner }, TOP))
+        let pool = StatementPool { budget: Arc::clone(self), owner, held };
+        Arc::new(TrackConsumersPool::new(pool, TOP))
+    }
+
+    /// Size of the budget in bytes.
+    pub(super) fn total(&self) -> u64 {
+        self.total as u64
     }
 
     /// Bytes that an owner may have in all, as things are.
@@ -106,6 +121,7 @@ impl MemoryBudget {
 struct StatementPool {
     budget: Arc<MemoryBudget>,
     owner: Owner,
+    held: Arc<AtomicUsize>,
 }
 
 impl StatementPool {
@@ -153,6 +169,7 @@ impl MemoryPool for StatementPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.held.fetch_add(additional, Ordering::Relaxed);
         self.with(|used, account| {
             *used += additional;
             match reservation.consumer().can_spill() {
@@ -163,6 +180,7 @@ impl MemoryPool for StatementPool {
     }
 
     fn shrink(&self, reservation: &MemoryReservation, less: usize) {
+        self.held.fetch_sub(less, Ordering::Relaxed);
         self.with(|used, account| {
             *used = used.saturating_sub(less);
             let of_kind = match reservation.consumer().can_spill() {
@@ -187,6 +205,8 @@ impl MemoryPool for StatementPool {
             };
             let free = most.saturating_sub(account.used()).min(total.saturating_sub(*used));
             let fits = match reservation.consumer().can_spill() {
+                // A step that has nothing has nothing to spill: it has to get its first batch.
+                true if reservation.size() == 0 => additional <= total.saturating_sub(*used),
                 true => {
                     let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
                     additional <= free && reservation.size().saturating_add(additional) <= each
@@ -203,7 +223,10 @@ impl MemoryPool for StatementPool {
             fits
         });
         match granted {
-            true => Ok(()),
+            true => {
+                self.held.fetch_add(additional, Ordering::Relaxed);
+                Ok(())
+            }
             false => Err(refused(&self.budget, reservation, additional)),
         }
     }
@@ -247,12 +270,54 @@ pub(super) fn count_read(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<Mem
     Ok(reservation)
 }
 
+/// Counts bytes that a step keeps which does not count them itself. Fails where the pool holds more
+/// than its budget; up to there it may go beyond the part of its owner, since it cannot spill.
+fn count_kept(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<MemoryReservation> {
+    let reservation = MemoryConsumer::new("kept rows").register(pool);
+    let fits = match pool.memory_limit() {
+        MemoryLimit::Finite(total) => pool.reserved().saturating_add(bytes) <= total,
+        _ => true,
+    };
+    match fits {
+        true => reservation.grow(bytes),
+        false => reservation.try_grow(bytes)?,
+    }
+    Ok(reservation)
+}
+
+/// Bytes that count until their last clone is dropped.
+struct Kept {
+    bytes: Buffer,
+    _counted: Arc<MemoryReservation>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Counts buffers until the last clone of any of them is dropped.
+pub(super) fn counted(pool: &Arc<dyn MemoryPool>, buffers: &[Buffer]) -> Result<Vec<Buffer>> {
+    let bytes = buffers.iter().map(Buffer::capacity).sum();
+    let counted = Arc::new(count_kept(pool, bytes)?);
+    let count = |bytes: &Buffer| {
+        let kept = Kept { bytes: bytes.clone(), _counted: Arc::clone(&counted) };
+        Buffer::from(Bytes::from_owner(kept))
+    };
+    Ok(buffers.iter().map(count).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn consumer(pool: &Arc<dyn MemoryPool>, can_spill: bool) -> MemoryReservation {
         MemoryConsumer::new("test").with_can_spill(can_spill).register(pool)
+    }
+
+    fn pool(budget: &Arc<MemoryBudget>, owner: Owner) -> Arc<dyn MemoryPool> {
+        budget.pool(owner, Arc::default())
     }
 
     fn organisation(name: &str) -> Owner {
@@ -263,7 +328,7 @@ mod tests {
     fn an_organisation_takes_half_of_what_the_others_leave() {
         let budget = MemoryBudget::new("query_memory_bytes", 1_000);
         let pools: Vec<_> =
-            ["acme", "acme", "zen", "late"].map(|name| budget.pool(organisation(name))).into();
+            ["acme", "acme", "zen", "late"].map(|name| pool(&budget, organisation(name))).into();
         let held: Vec<_> = pools.iter().map(|pool| consumer(pool, false)).collect();
         held[0].try_grow(400).unwrap();
         assert!(held[1].try_grow(101).is_err(), "its statements share one half");
@@ -282,10 +347,12 @@ mod tests {
     #[test]
     fn a_giant_row_of_an_export_takes_all_while_nobody_else_is_there() {
         let budget = MemoryBudget::for_exports("export_memory_bytes", 1_000);
-        let (acme, zen) = (budget.pool(organisation("acme")), budget.pool(organisation("zen")));
+        let (acme, zen) = (pool(&budget, organisation("acme")), pool(&budget, organisation("zen")));
         let (giant, sorting, other) =
             (consumer(&acme, false), consumer(&acme, true), consumer(&zen, false));
-        assert!(sorting.try_grow(501).is_err(), "what can spill keeps to its half");
+        sorting.try_grow(501).unwrap();
+        assert!(sorting.try_grow(1).is_err(), "what can spill keeps to its half");
+        sorting.free();
         giant.try_grow(1_000).unwrap();
         giant.shrink(900);
         other.try_grow(100).unwrap();
@@ -295,7 +362,7 @@ mod tests {
     #[test]
     fn the_operator_leaves_an_eighth() {
         let budget = MemoryBudget::new("query_memory_bytes", 800);
-        let (operator, acme) = (budget.pool(None), budget.pool(organisation("acme")));
+        let (operator, acme) = (pool(&budget, None), pool(&budget, organisation("acme")));
         let (a, b) = (consumer(&operator, false), consumer(&acme, false));
         assert!(a.try_grow(701).is_err());
         a.try_grow(700).unwrap();
@@ -307,12 +374,16 @@ mod tests {
     #[test]
     fn consumers_that_spill_divide_evenly_what_the_others_leave() {
         let budget = MemoryBudget::new("query_memory_bytes", 1_000);
-        let pool = budget.pool(organisation("acme"));
+        let pool = pool(&budget, organisation("acme"));
         let fixed = consumer(&pool, false);
         fixed.try_grow(100).unwrap();
         let (one, two) = (consumer(&pool, true), consumer(&pool, true));
         one.try_grow(200).unwrap();
         assert!(one.try_grow(1).is_err());
+        assert!(two.try_grow(701).is_err(), "not even a first batch beyond the budget");
+        two.try_grow(700).unwrap();
+        assert!(two.try_grow(1).is_err());
+        two.free();
         two.try_grow(200).unwrap();
         drop(two);
         one.try_grow(200).unwrap();
@@ -324,7 +395,7 @@ mod tests {
     #[test]
     fn reading_counts_and_is_refused_at_twice_the_total() {
         let budget = MemoryBudget::new("query_memory_bytes", 1_000);
-        let pool = budget.pool(organisation("acme"));
+        let pool = pool(&budget, organisation("acme"));
         let first = count_read(&pool, 1_500).unwrap();
         assert!(count_read(&pool, 501).is_err());
         assert!(consumer(&pool, true).try_grow(1).is_err(), "the others make room");

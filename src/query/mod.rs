@@ -13,6 +13,7 @@
 //! (`plan_size`) and by the bodies that it reads (`wide`).
 
 mod casts;
+mod compact;
 mod context;
 mod cooperative_joins;
 mod dialect;
@@ -21,7 +22,9 @@ mod failure;
 mod fence;
 mod filter_names;
 mod file_statistics;
+mod frugal;
 mod functions;
+mod in_turn;
 mod known;
 mod leakproof;
 mod like;
@@ -76,7 +79,7 @@ use datafusion::prelude::SessionContext;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -260,36 +263,42 @@ impl Queries {
         let means = (meter, Arc::clone(&granted.runtime));
         let planning = self.planning(query_context, text, params, limits, means);
         let running = Running::start(&self.running);
-        let (schema_out, schema_in) = tokio::sync::oneshot::channel();
+        let (schema_out, schema_in) = oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let task = AbortOnDropHandle::new(threads.spawn(async move {
             let has_own_threads = seat.is_some();
             let _held = (seat, running);
-            let work = async {
-                let Started { rows: mut stream, withheld } = match has_own_threads {
-                    true => planning.start().await?,
-                    // Planning does not yield, so it has a thread to itself, and holds up no flush.
-                    false => {
-                        let here = Handle::current();
-                        let planned =
-                            tokio::task::spawn_blocking(move || here.block_on(planning.start()));
-                        planned.await.map_err(|cause| {
-                            Error::internal("planning panicked").with_source(cause)
-                        })??
-                    }
-                };
-                // A reader that is gone needs no schema, and the queue says so next.
-                let _ = schema_out.send((stream.schema(), withheld));
-                let mut rows = 0;
-                while let Some(batch) = stream.next().await {
-                    let batch = batch.map_err(query_failed)?;
-                    rows += batch.num_rows() as u64;
-                    within_rows(rows, limits.max_rows)?;
-                    if out.send(Ok(batch)).await.is_err() {
-                        break;
+            let mut delivery = Delivery {
+                schema: Some(schema_out),
+                batches: out.clone(),
+                rows: 0,
+                max_rows: limits.max_rows,
+            };
+            let start = |is_frugal| {
+                let planning = planning.clone();
+                async move {
+                    match has_own_threads {
+                        true => planning.start(is_frugal).await,
+                        false => planning.start_apart(is_frugal).await,
                     }
                 }
-                Ok(())
+            };
+            let work = async {
+                let is_frugal = limits.ordering == FileOrdering::Never;
+                let ended = delivery.deliver(start(is_frugal).await).await;
+                match ended {
+                    Err(error)
+                        if limits.ordering == FileOrdering::WhenCheap
+                            && delivery.rows == 0
+                            && granted.is_short_of_memory(&error) =>
+                    {
+                        tracing::debug!(cause = error.chain(), "a statement is run frugally");
+                        drop(error);
+                        granted.wait_for_release().await;
+                        delivery.deliver(start(true).await).await
+                    }
+                    ended => ended,
+                }
             };
             let ended = match deadline {
                 Some(deadline) => {
@@ -337,7 +346,7 @@ impl Queries {
     ) -> Planning {
         let around = SessionTables {
             bound: query_context.is_bound(),
-            wide_rows: self.resources.wide_rows(&query_context),
+            wide: self.resources.wide(&query_context, limits),
             denied: query_context.denied(),
             reads: limits.reads,
             views: self.views.clone(),
@@ -354,7 +363,7 @@ impl Queries {
             .collect();
         let session =
             session::session_in(&self.base, tables, limits.batch_rows, Some(meter), runtime);
-        Planning { session, around, text: text.to_owned(), params }
+        Planning { session, around: Arc::new(around), text: text.into(), params }
     }
 
     /// Runs a statement that merges files in the order that they are sorted by, without limits of
@@ -451,17 +460,55 @@ struct Seat {
     _place: Place,
 }
 
-/// A statement that is about to be planned.
+/// A statement that is about to be planned; cheap to clone.
+#[derive(Clone)]
 struct Planning {
     session: SessionContext,
-    around: SessionTables,
-    text: String,
+    around: Arc<SessionTables>,
+    text: Arc<str>,
     params: ParamValues,
 }
 
 impl Planning {
-    async fn start(self) -> Result<Started> {
-        session::start(&self.session, &self.around, &self.text, self.params).await
+    async fn start(self, is_frugal: bool) -> Result<Started> {
+        session::start(&self.session, &self.around, &self.text, self.params, is_frugal).await
+    }
+
+    /// Starts it on a thread for blocking work: planning does not yield, so where others share the
+    /// threads, it has one to itself, and holds up no flush.
+    async fn start_apart(self, is_frugal: bool) -> Result<Started> {
+        let here = Handle::current();
+        let planned = tokio::task::spawn_blocking(move || here.block_on(self.start(is_frugal)));
+        planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))?
+    }
+}
+
+/// Hands the rows of a statement to its reader.
+struct Delivery {
+    /// Where the schema goes, once.
+    schema: Option<oneshot::Sender<(SchemaRef, Withheld)>>,
+    batches: mpsc::Sender<Result<RecordBatch>>,
+    /// Rows that were handed over.
+    rows: u64,
+    max_rows: Option<u64>,
+}
+
+impl Delivery {
+    async fn deliver(&mut self, started: Result<Started>) -> Result<()> {
+        let Started { rows: mut stream, withheld } = started?;
+        if let Some(schema) = self.schema.take() {
+            // A reader that is gone needs no schema, and the queue says so next.
+            let _ = schema.send((stream.schema(), withheld));
+        }
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(query_failed)?;
+            self.rows += batch.num_rows() as u64;
+            within_rows(self.rows, self.max_rows)?;
+            if self.batches.send(Ok(batch)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -495,7 +542,7 @@ impl Batches {
 /// Turns the two channels of a running query into its answer: the schema first, or the error that
 /// came instead.
 async fn answer(
-    schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>,
+    schema: oneshot::Receiver<(SchemaRef, Withheld)>,
     mut batches: Batches,
 ) -> Result<Answer> {
     let known = match batches.deadline {

@@ -41,8 +41,7 @@ impl Weight {
     /// Rows of a batch for a reader that has so much memory, at most `most`: one where a row alone
     /// is as big as a batch should be.
     pub fn batch_rows(self, most: usize, memory: u64) -> usize {
-        let bytes = (memory / BATCH_PART).clamp(LEAST_BATCH_BYTES, BATCH_BYTES);
-        usize::try_from(bytes / self.row.max(1)).unwrap_or(most).clamp(1, most.max(1))
+        usize::try_from(batch_bytes(memory) / self.row.max(1)).unwrap_or(most).clamp(1, most.max(1))
     }
 
     /// Bytes that a reader holds which gives batches of so many rows.
@@ -50,6 +49,11 @@ impl Weight {
         let batch = self.row.saturating_mul(batch_rows as u64);
         self.group.saturating_add(self.pages).saturating_add(batch)
     }
+}
+
+/// Bytes of a batch for a reader that has so much memory.
+pub(super) fn batch_bytes(memory: u64) -> u64 {
+    (memory / BATCH_PART).clamp(LEAST_BATCH_BYTES, BATCH_BYTES)
 }
 
 /// Weighs a file as read by these columns, such as `id` and `request.body`; none means all.

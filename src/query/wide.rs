@@ -10,6 +10,15 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::row_security::is_message;
 
+/// How a statement runs that reads bodies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wide {
+    /// Rows of a batch.
+    pub(super) rows: usize,
+    /// Most spilled files that a sort merges at once, each of which takes a few batches.
+    pub(super) merged: usize,
+}
+
 /// Returns whether a plan reads a column of messages.
 pub(super) fn reads_messages(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
