@@ -3,8 +3,8 @@
 //! A statement that met the limit of its memory before it gave a row is planned again in this way:
 //! all of its work is done in one partition, so that a step has the memory that several would
 //! share; what is read is read one file after another; joins sort both sides, which goes to disk,
-//! instead of holding one of them; and the first rows of an order are found by a sort, which goes
-//! to disk too.
+//! instead of holding one of them; and many first rows of an order are found by a sort,
+//! which goes to disk too.
 
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::prelude::SessionConfig;
 
 use super::fence::MOVES_SORTS;
+
+/// First rows of an order that are kept in memory, which leaves more to other steps than a sort.
+const MAX_KEPT_ROWS: usize = 100;
 
 /// Marks the session of a statement that saves memory.
 struct Frugal;
@@ -94,11 +97,13 @@ pub(super) fn is_frugal(config: &SessionConfig) -> bool {
     config.get_extension::<Frugal>().is_some()
 }
 
-/// Replaces the steps that keep the first rows in memory by sorts of all rows and limits.
+/// Replaces the steps that keep many first rows in memory by sorts of all rows and limits.
 pub(super) fn without_top_rows(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         let Some(sort) = node.downcast_ref::<SortExec>() else { return Ok(Transformed::no(node)) };
-        let Some(rows) = sort.fetch() else { return Ok(Transformed::no(node)) };
+        let Some(rows) = sort.fetch().filter(|rows| *rows > MAX_KEPT_ROWS) else {
+            return Ok(Transformed::no(node));
+        };
         let sorted = SortExec::new(sort.expr().clone(), Arc::clone(sort.input()))
             .with_preserve_partitioning(sort.preserve_partitioning());
         let partitions = sorted.properties().output_partitioning().partition_count();
