@@ -25,7 +25,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 /// Name of the rule that adds, moves and removes sorts.
-const MOVES_SORTS: &str = "EnsureRequirements";
+pub(super) const MOVES_SORTS: &str = "EnsureRequirements";
 
 /// The optimizer rule. It must run before the one that moves sorts.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 //! budget, so that some is left for the next one: one organisation alone gets a half, a second one
 //! a quarter, and so on. The operator gets seven eighths of what the others leave. Within an
 //! organisation, consumers that can spill share evenly what its other consumers leave, as in
-//! DataFusion's own fair pool.
+//! DataFusion's own fair pool. A consumer that holds nothing yet may exceed its share for its first
+//! batch, up to the whole budget, since it has nothing that it could spill.
 //!
 //! Maintenance has no budget: it limits what it opens before it opens it, and runs one task at a
 //! time.
@@ -14,7 +15,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::buffer::Buffer;
+use bytes::Bytes;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
@@ -88,11 +92,21 @@ impl MemoryBudget {
         Arc::new(Self { setting, total, whole_if_alone: true, state: Mutex::default() })
     }
 
-    /// Returns the pool of one statement of an owner. Errors of the pool name its largest
-    /// consumers.
-    pub(super) fn pool(self: &Arc<Self>, owner: Owner) -> Arc<dyn MemoryPool> {
+    /// Returns the pool of one statement of an owner, which adds up in `held` what the statement
+    /// holds. Errors of the pool name its largest consumers.
+    pub(super) fn pool(
+        self: &Arc<Self>,
+        owner: Owner,
+        held: Arc<AtomicUsize>,
+    ) -> Arc<dyn MemoryPool> {
         self.state.lock().accounts.entry(owner.clone()).or_default().statements += 1;
-        Arc::new(TrackConsumersPool::new(StatementPool { budget: Arc::clone(self), owner }, TOP))
+        let pool = StatementPool { budget: Arc::clone(self), owner, held };
+        Arc::new(TrackConsumersPool::new(pool, TOP))
+    }
+
+    /// Size of the budget in bytes.
+    pub(super) fn total(&self) -> u64 {
+        self.total as u64
     }
 
     /// Returns the bytes that an owner may take in total at the moment.
@@ -108,6 +122,7 @@ impl MemoryBudget {
 struct StatementPool {
     budget: Arc<MemoryBudget>,
     owner: Owner,
+    held: Arc<AtomicUsize>,
 }
 
 impl StatementPool {
@@ -155,6 +170,7 @@ impl MemoryPool for StatementPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.held.fetch_add(additional, Ordering::Relaxed);
         self.with(|used, account| {
             *used += additional;
             if reservation.consumer().can_spill() {
@@ -166,6 +182,7 @@ impl MemoryPool for StatementPool {
     }
 
     fn shrink(&self, reservation: &MemoryReservation, less: usize) {
+        self.held.fetch_sub(less, Ordering::Relaxed);
         self.with(|used, account| {
             *used = used.saturating_sub(less);
             let of_kind = if reservation.consumer().can_spill() {
@@ -190,11 +207,14 @@ impl MemoryPool for StatementPool {
                     usize::try_from(most).unwrap_or(usize::MAX)
                 };
             let free = most.saturating_sub(account.used()).min(total.saturating_sub(*used));
-            let fits = if reservation.consumer().can_spill() {
+            let fits = if !reservation.consumer().can_spill() {
+                additional <= free
+            } else if reservation.size() == 0 {
+                // A step that holds nothing cannot spill: it must get its first batch.
+                additional <= total.saturating_sub(*used)
+            } else {
                 let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
                 additional <= free && reservation.size().saturating_add(additional) <= each
-            } else {
-                additional <= free
             };
             if fits {
                 *used += additional;
@@ -206,7 +226,11 @@ impl MemoryPool for StatementPool {
             }
             fits
         });
-        if granted { Ok(()) } else { Err(refused(&self.budget, reservation, additional)) }
+        if !granted {
+            return Err(refused(&self.budget, reservation, additional));
+        }
+        self.held.fetch_add(additional, Ordering::Relaxed);
+        Ok(())
     }
 
     fn reserved(&self) -> usize {
@@ -249,12 +273,54 @@ pub(super) fn count_read(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<Mem
     Ok(reservation)
 }
 
+/// Counts bytes that a step keeps which does not count them itself. Fails where the pool holds more
+/// than its budget; up to there it may go beyond the part of its owner, since it cannot spill.
+fn count_kept(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<MemoryReservation> {
+    let reservation = MemoryConsumer::new("kept rows").register(pool);
+    let fits = match pool.memory_limit() {
+        MemoryLimit::Finite(total) => pool.reserved().saturating_add(bytes) <= total,
+        _ => true,
+    };
+    match fits {
+        true => reservation.grow(bytes),
+        false => reservation.try_grow(bytes)?,
+    }
+    Ok(reservation)
+}
+
+/// Bytes that count until their last clone is dropped.
+struct Kept {
+    bytes: Buffer,
+    _counted: Arc<MemoryReservation>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Counts buffers until the last clone of any of them is dropped.
+pub(super) fn counted(pool: &Arc<dyn MemoryPool>, buffers: &[Buffer]) -> Result<Vec<Buffer>> {
+    let bytes = buffers.iter().map(Buffer::capacity).sum();
+    let counted = Arc::new(count_kept(pool, bytes)?);
+    let count = |bytes: &Buffer| {
+        let kept = Kept { bytes: bytes.clone(), _counted: Arc::clone(&counted) };
+        Buffer::from(Bytes::from_owner(kept))
+    };
+    Ok(buffers.iter().map(count).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn consumer(pool: &Arc<dyn MemoryPool>, can_spill: bool) -> MemoryReservation {
         MemoryConsumer::new("test").with_can_spill(can_spill).register(pool)
+    }
+
+    fn pool(budget: &Arc<MemoryBudget>, owner: Owner) -> Arc<dyn MemoryPool> {
+        budget.pool(owner, Arc::default())
     }
 
     fn organisation(name: &str) -> Owner {
@@ -265,7 +331,7 @@ mod tests {
     fn an_organisation_takes_half_of_what_the_others_leave() {
         let budget = MemoryBudget::new("query_memory_bytes", 1_000);
         let pools: Vec<_> =
-            ["acme", "acme", "zen", "late"].map(|name| budget.pool(organisation(name))).into();
+            ["acme", "acme", "zen", "late"].map(|name| pool(&budget, organisation(name))).into();
         let held: Vec<_> = pools.iter().map(|pool| consumer(pool, false)).collect();
         held[0].try_grow(400).unwrap();
         assert!(held[1].try_grow(101).is_err(), "its statements share one half");
@@ -284,12 +350,14 @@ mod tests {
     #[test]
     fn a_giant_row_of_an_export_takes_all_while_nobody_else_is_there() {
         let budget = MemoryBudget::for_exports("export_memory_bytes", 1_000);
-        let acme = budget.pool(organisation("acme"));
-        let zen = budget.pool(organisation("zen"));
+        let acme = pool(&budget, organisation("acme"));
+        let zen = pool(&budget, organisation("zen"));
         let giant = consumer(&acme, false);
         let sorting = consumer(&acme, true);
         let other = consumer(&zen, false);
-        assert!(sorting.try_grow(501).is_err(), "a consumer that can spill is limited to its half");
+        sorting.try_grow(501).unwrap();
+        assert!(sorting.try_grow(1).is_err(), "a consumer that can spill is limited to its half");
+        sorting.free();
         giant.try_grow(1_000).unwrap();
         giant.shrink(900);
         other.try_grow(100).unwrap();
@@ -299,8 +367,8 @@ mod tests {
     #[test]
     fn the_operator_leaves_an_eighth() {
         let budget = MemoryBudget::new("query_memory_bytes", 800);
-        let operator = budget.pool(None);
-        let acme = budget.pool(organisation("acme"));
+        let operator = pool(&budget, None);
+        let acme = pool(&budget, organisation("acme"));
         let a = consumer(&operator, false);
         let b = consumer(&acme, false);
         assert!(a.try_grow(701).is_err());
@@ -313,13 +381,17 @@ mod tests {
     #[test]
     fn consumers_that_spill_divide_evenly_what_the_others_leave() {
         let budget = MemoryBudget::new("query_memory_bytes", 1_000);
-        let pool = budget.pool(organisation("acme"));
+        let pool = pool(&budget, organisation("acme"));
         let fixed = consumer(&pool, false);
         fixed.try_grow(100).unwrap();
         let one = consumer(&pool, true);
         let two = consumer(&pool, true);
         one.try_grow(200).unwrap();
         assert!(one.try_grow(1).is_err());
+        assert!(two.try_grow(701).is_err(), "not even a first batch beyond the budget");
+        two.try_grow(700).unwrap();
+        assert!(two.try_grow(1).is_err());
+        two.free();
         two.try_grow(200).unwrap();
         drop(two);
         one.try_grow(200).unwrap();
@@ -331,7 +403,7 @@ mod tests {
     #[test]
     fn reading_counts_and_is_refused_at_twice_the_total() {
         let budget = MemoryBudget::new("query_memory_bytes", 1_000);
-        let pool = budget.pool(organisation("acme"));
+        let pool = pool(&budget, organisation("acme"));
         let first = count_read(&pool, 1_500).unwrap();
         assert!(count_read(&pool, 501).is_err());
         assert!(consumer(&pool, true).try_grow(1).is_err(), "the others make room");

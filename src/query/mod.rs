@@ -13,6 +13,7 @@
 //! by the bodies that it reads ([`wide`]).
 
 mod casts;
+mod compact;
 mod context;
 mod cooperative_joins;
 mod dialect;
@@ -22,7 +23,9 @@ mod fence;
 mod filter_names;
 mod file_rows;
 mod file_statistics;
+mod frugal;
 mod functions;
+mod in_turn;
 mod known;
 mod leakproof;
 mod like;
@@ -78,7 +81,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use parquet::file::metadata::ParquetMetaData;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -263,35 +266,42 @@ impl Queries {
         let means = (meter, Arc::clone(&granted.runtime));
         let planning = self.planning(query_context, text, params, limits, means);
         let running = Running::start(&self.running);
-        let (schema_out, schema_in) = tokio::sync::oneshot::channel();
+        let (schema_out, schema_in) = oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let task = AbortOnDropHandle::new(threads.spawn(async move {
             let has_own_threads = seat.is_some();
             let _held = (seat, running);
-            let work = async {
-                let Started { rows: mut stream, withheld } = if has_own_threads {
-                    planning.start().await?
-                } else {
-                    // Planning does not yield, so it runs on a blocking thread and delays no flush.
-                    let here = Handle::current();
-                    let planned =
-                        tokio::task::spawn_blocking(move || here.block_on(planning.start()));
-                    planned.await.map_err(|cause| {
-                        Error::internal("planning panicked").with_source(cause)
-                    })??
-                };
-                // If the reader is gone, sending to the queue fails next.
-                let _ = schema_out.send((stream.schema(), withheld));
-                let mut rows = 0;
-                while let Some(batch) = stream.next().await {
-                    let batch = batch.map_err(query_failed)?;
-                    rows += batch.num_rows() as u64;
-                    within_rows(rows, limits.max_rows)?;
-                    if out.send(Ok(batch)).await.is_err() {
-                        break;
+            let mut delivery = Delivery {
+                schema: Some(schema_out),
+                batches: out.clone(),
+                rows: 0,
+                max_rows: limits.max_rows,
+            };
+            let start = |is_frugal| {
+                let planning = planning.clone();
+                async move {
+                    match has_own_threads {
+                        true => planning.start(is_frugal).await,
+                        false => planning.start_apart(is_frugal).await,
                     }
                 }
-                Ok(())
+            };
+            let work = async {
+                let is_frugal = limits.ordering == FileOrdering::Never;
+                let ended = delivery.deliver(start(is_frugal).await).await;
+                match ended {
+                    Err(error)
+                        if limits.ordering == FileOrdering::WhenCheap
+                            && delivery.rows == 0
+                            && granted.is_short_of_memory(&error) =>
+                    {
+                        tracing::debug!(cause = error.chain(), "a statement is run frugally");
+                        drop(error);
+                        granted.wait_for_release().await;
+                        delivery.deliver(start(true).await).await
+                    }
+                    ended => ended,
+                }
             };
             let ended = match deadline {
                 Some(deadline) => {
@@ -340,7 +350,7 @@ impl Queries {
     ) -> Planning {
         let around = SessionTables {
             bound: query_context.is_bound(),
-            wide_rows: self.resources.wide_rows(&query_context),
+            wide: self.resources.wide(&query_context, limits),
             denied: query_context.denied(),
             reads: limits.reads,
             views: self.views.clone(),
@@ -357,7 +367,7 @@ impl Queries {
             .collect();
         let session =
             session::session_in(&self.base, tables, limits.batch_rows, Some(meter), runtime);
-        Planning { session, around, text: text.to_owned(), params }
+        Planning { session, around: Arc::new(around), text: text.into(), params }
     }
 
     /// Runs a statement that merges files in their sort order, without limits of time and rows.
@@ -470,17 +480,55 @@ struct Seat {
     _place: Place,
 }
 
-/// A statement before its planning.
+/// A statement before its planning. Cloning it is cheap.
+#[derive(Clone)]
 struct Planning {
     session: SessionContext,
-    around: SessionTables,
-    text: String,
+    around: Arc<SessionTables>,
+    text: Arc<str>,
     params: ParamValues,
 }
 
 impl Planning {
-    async fn start(self) -> Result<Started> {
-        session::start(&self.session, &self.around, &self.text, self.params).await
+    async fn start(self, is_frugal: bool) -> Result<Started> {
+        session::start(&self.session, &self.around, &self.text, self.params, is_frugal).await
+    }
+
+    /// Starts it on a thread for blocking work: planning does not yield, so where others share the
+    /// threads, it has one to itself, and holds up no flush.
+    async fn start_apart(self, is_frugal: bool) -> Result<Started> {
+        let here = Handle::current();
+        let planned = tokio::task::spawn_blocking(move || here.block_on(self.start(is_frugal)));
+        planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))?
+    }
+}
+
+/// Hands the rows of a statement to its reader.
+struct Delivery {
+    /// Where the schema goes, once.
+    schema: Option<oneshot::Sender<(SchemaRef, Withheld)>>,
+    batches: mpsc::Sender<Result<RecordBatch>>,
+    /// Rows that were handed over.
+    rows: u64,
+    max_rows: Option<u64>,
+}
+
+impl Delivery {
+    async fn deliver(&mut self, started: Result<Started>) -> Result<()> {
+        let Started { rows: mut stream, withheld } = started?;
+        if let Some(schema) = self.schema.take() {
+            // A reader that is gone needs no schema, and the queue says so next.
+            let _ = schema.send((stream.schema(), withheld));
+        }
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(query_failed)?;
+            self.rows += batch.num_rows() as u64;
+            within_rows(self.rows, self.max_rows)?;
+            if self.batches.send(Ok(batch)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -514,7 +562,7 @@ impl Batches {
 /// Converts the two channels of a running query to its answer: first the schema, or the error that
 /// came instead.
 async fn answer(
-    schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>,
+    schema: oneshot::Receiver<(SchemaRef, Withheld)>,
     mut batches: Batches,
 ) -> Result<Answer> {
     let known = match batches.deadline {

@@ -37,6 +37,8 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::file_statistics::{FileStatistics, statistics};
+use super::frugal;
+use super::in_turn::InTurnExec;
 use super::leakproof::is_leakproof;
 use super::read_scope::ReadScope;
 use super::reading::{CountedReads, FOOTER_BYTES, store_url};
@@ -256,7 +258,8 @@ impl StoredTable {
         known: Statistics,
     ) -> Result<FileScanConfigBuilder> {
         let files = wanted.files;
-        let ordered = match self.ordering {
+        let ordering = self.ordering(wanted.session);
+        let ordered = match ordering {
             Ordering::Always => true,
             Ordering::WhenCheap => self.is_cheap_to_order(wanted),
             Ordering::Never => false,
@@ -274,7 +277,7 @@ impl StoredTable {
                 .with_output_ordering(vec![sort_order(self.view.rows)?]))
         } else {
             // A sort that spills for lack of memory reads one file at a time.
-            let partitions = match self.ordering {
+            let partitions = match ordering {
                 Ordering::Never => 1,
                 _ => wanted.session.config().target_partitions(),
             };
@@ -397,6 +400,27 @@ impl StoredTable {
     fn partitioned_file(&self, file: &DataFile) -> PartitionedFile {
         partitioned_file(&self.table_path, file)
     }
+
+    /// How files are read in a session.
+    fn ordering(&self, session: &dyn Session) -> Ordering {
+        match self.ordering {
+            Ordering::WhenCheap if frugal::is_frugal(session.config()) => Ordering::Never,
+            ordering => ordering,
+        }
+    }
+
+    /// Reads what is scanned one after another where memory is short.
+    fn in_turn(
+        &self,
+        session: &dyn Session,
+        scan: Arc<dyn ExecutionPlan>,
+    ) -> Arc<dyn ExecutionPlan> {
+        let partitions = scan.properties().output_partitioning().partition_count();
+        match self.ordering(session) {
+            Ordering::Never if partitions > 1 => Arc::new(InTurnExec::new(scan)),
+            _ => scan,
+        }
+    }
 }
 
 #[async_trait]
@@ -454,8 +478,8 @@ impl TableProvider for StoredTable {
                 };
                 Ok(Arc::new(EmptyExec::new(projected)))
             }
-            1 => Ok(inputs.remove(0)),
-            _ => UnionExec::try_new(inputs),
+            1 => Ok(self.in_turn(session, inputs.remove(0))),
+            _ => Ok(self.in_turn(session, UnionExec::try_new(inputs)?)),
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{self, AtomicUsize};
+use std::time::Duration;
 
 use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder};
 use datafusion::execution::memory_pool::UnboundedMemoryPool;
@@ -15,6 +17,8 @@ use super::context::QueryContext;
 use super::memory::{MemoryBudget, Owner};
 use super::provider::Ordering;
 use super::spill::{Files, SpillSpace, StatementSpill};
+use super::weight::batch_bytes;
+use super::wide::Wide;
 use super::{Limits, query_failed};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +31,16 @@ pub(super) const OUT_OF_MEMORY: &str =
 const WIDE_PART: u64 = 64;
 /// Bounds of that size, in bytes.
 const WIDE_BYTES: (u64, u64) = (256 << 10, 4 << 20);
+/// Batches that a merge of spilled rows holds of each file: two that are read ahead, and the one
+/// that is merged.
+const BATCHES_OF_SPILLED: u64 = 3;
+/// Fraction of the memory of a kind of statement that a merge of spilled rows may take.
+const MERGE_PART: u64 = 4;
+/// Bounds of the number of files that are merged at once.
+const MERGED: (u64, u64) = (4, 64);
+/// Number of waits of a statement for the memory of its first attempt, and the length of one.
+const RELEASE_WAITS: u32 = 100;
+const RELEASE_WAIT: Duration = Duration::from_millis(10);
 /// Approximate size in memory of a compressed byte of a file.
 const EXPANSION: u64 = 6;
 
@@ -48,6 +62,8 @@ pub(super) struct Granted {
     pub(super) runtime: Arc<RuntimeEnv>,
     spill: Arc<StatementSpill>,
     setting: &'static str,
+    /// Bytes that the statement has of its budget.
+    held: Arc<AtomicUsize>,
 }
 
 impl Resources {
@@ -79,15 +95,16 @@ impl Resources {
             (Some(_), Ordering::WhenCheap) => Some(&self.statements),
             (Some(_), Ordering::Always | Ordering::Never) => Some(&self.exports),
         };
+        let held = Arc::new(AtomicUsize::new(0));
         let memory_pool = match budget {
-            Some(budget) => budget.pool(owner.clone()),
+            Some(budget) => budget.pool(owner.clone(), Arc::clone(&held)),
             None => Arc::new(UnboundedMemoryPool::default()),
         };
         let spill = self.spill.for_owner(owner);
         let runtime =
             RuntimeEnv { memory_pool, disk_manager: disk_manager(&spill)?, ..base.clone() };
         let setting = budget.map_or("upkeep_memory_bytes", |budget| budget.setting);
-        Ok(Granted { runtime: Arc::new(runtime), spill, setting })
+        Ok(Granted { runtime: Arc::new(runtime), spill, setting, held })
     }
 
     /// Returns the bytes that an export may take at the moment.
@@ -95,8 +112,24 @@ impl Resources {
         self.exports.allowance(&owner(query_context))
     }
 
+    /// Returns how a statement runs that reads bodies: with batches by the mean size of the rows.
+    pub(super) fn wide(&self, query_context: &QueryContext, limits: Limits) -> Wide {
+        let (memory, batch) = match limits.ordering {
+            Ordering::WhenCheap => (self.statements.total(), self.wide_bytes),
+            Ordering::Always | Ordering::Never => {
+                (self.exports.total(), batch_bytes(self.export_room(query_context)))
+            }
+        };
+        let (least, most) = MERGED;
+        let merged = (memory / MERGE_PART / (BATCHES_OF_SPILLED * batch)).clamp(least, most);
+        Wide {
+            rows: self.wide_rows(query_context),
+            merged: usize::try_from(merged).unwrap_or(usize::MAX),
+        }
+    }
+
     /// Returns the rows of a batch with bodies, by the mean size of the rows.
-    pub(super) fn wide_rows(&self, query_context: &QueryContext) -> usize {
+    fn wide_rows(&self, query_context: &QueryContext) -> usize {
         let view = &query_context.view;
         let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
         let memory_bytes: u64 = view.memory.iter().map(crate::memtable::batch_bytes).sum();
@@ -107,6 +140,23 @@ impl Resources {
 }
 
 impl Granted {
+    /// Returns true if a statement failed because it could not get more memory.
+    pub(super) fn is_short_of_memory(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::Limit
+            && error.message() == OUT_OF_MEMORY
+            && !self.spill.is_refused()
+    }
+
+    /// Waits until the tasks of a statement that has ended have released its memory.
+    pub(super) async fn wait_for_release(&self) {
+        for _ in 0..RELEASE_WAITS {
+            if self.held.load(atomic::Ordering::Relaxed) == 0 {
+                return;
+            }
+            tokio::time::sleep(RELEASE_WAIT).await;
+        }
+    }
+
     /// Rewrites the error of a statement so that it names the limit that was reached.
     pub(super) fn explained(&self, error: Error) -> Error {
         if self.spill.is_refused() {
@@ -116,7 +166,7 @@ impl Granted {
             )
             .with_source(error);
         }
-        if error.kind() != ErrorKind::Limit || error.message() != OUT_OF_MEMORY {
+        if !self.is_short_of_memory(&error) {
             return error;
         }
         let setting = self.setting;

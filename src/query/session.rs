@@ -30,12 +30,13 @@ use super::failure::query_failed;
 use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
+use super::wide::{Wide, reads_messages};
 use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
-use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, wide, withhold};
+use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    context, fence, filter_names, functions, known, like, model, nearest, negated, plan_size,
-    sanity, security_barrier, statement,
+    compact, context, fence, filter_names, frugal, functions, known, like, model, nearest, negated,
+    plan_size, sanity, security_barrier, statement,
 };
 use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
@@ -55,8 +56,8 @@ pub(super) struct SessionTables {
     /// True if the session is bound to an organisation. It then must not see how files of others
     /// are read.
     pub(super) bound: bool,
-    /// Number of rows in a batch with bodies.
-    pub(super) wide_rows: usize,
+    /// Limits of a statement that reads bodies.
+    pub(super) wide: Wide,
     /// Fields that are denied to the session. `None` if nothing at all is withheld from it.
     pub(super) denied: Option<Denied>,
     /// Author of the statement.
@@ -121,12 +122,13 @@ pub(super) fn parse(
     statement::parse(text, state.config().options().sql_parser.recursion_limit.get())
 }
 
-/// Plans a statement and starts it.
+/// Plans a statement and starts it; one that is frugal saves memory at the expense of time.
 pub(super) async fn start(
     session: &SessionContext,
     around: &SessionTables,
     text: &str,
     params: ParamValues,
+    is_frugal: bool,
 ) -> Result<Started> {
     let (mut statement, names) = parse(&session.state(), text).map_err(query_failed)?;
     success::cast(&mut statement, &params);
@@ -143,7 +145,7 @@ pub(super) async fn start(
         Some(denied) => withhold::check(&plan, around.reads, denied)?,
         None => Withheld::default(),
     };
-    let rows = run(session, plan, around.wide_rows).await.map_err(query_failed)?;
+    let rows = run(session, plan, around.wide, is_frugal).await.map_err(query_failed)?;
     Ok(Started { rows, withheld })
 }
 
@@ -172,17 +174,35 @@ fn no_table(
 async fn run(
     session: &SessionContext,
     plan: LogicalPlan,
-    wide_rows: usize,
+    wide: Wide,
+    is_frugal: bool,
 ) -> datafusion::error::Result<SendableRecordBatchStream> {
     let (mut state, plan) = session.execute_logical_plan(plan).await?.into_parts();
     let plan = state.optimize(&plan)?;
     let mut rows = plan_size::batch_rows(&plan, state.config().batch_size())?;
-    if wide::reads_messages(&plan)? {
-        rows = rows.min(wide_rows);
+    let is_wide = reads_messages(&plan)?;
+    if is_wide {
+        rows = rows.min(wide.rows);
+        session.runtime_env().disk_manager.set_max_spill_merge_fan_in(wide.merged);
     }
-    *state.config_mut() = state.config().clone().with_batch_size(rows);
+    let mut config = state.config().clone().with_batch_size(rows);
+    if is_wide {
+        // A sort that joins its batches into one cuts that again, and counts all of it for each
+        // part.
+        config = config.with_sort_in_place_threshold_bytes(0);
+    }
+    if is_frugal {
+        config = frugal::settings(config);
+    }
+    *state.config_mut() = config;
     let planner = Arc::clone(state.query_planner());
-    let plan = planner.create_physical_plan(&plan, &state).await?;
+    let mut plan = planner.create_physical_plan(&plan, &state).await?;
+    if is_frugal {
+        plan = frugal::without_top_rows(plan)?;
+    }
+    if is_wide {
+        plan = compact::insert(plan)?;
+    }
     execute_stream(plan, state.task_ctx())
 }
 
@@ -372,6 +392,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     if !is_off(Workaround::Fence) {
         fence::insert(&mut rules);
     }
+    frugal::insert(&mut rules);
     if !is_off(Workaround::FilterNames) {
         filter_names::wrap(&mut rules);
     }

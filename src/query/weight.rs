@@ -41,8 +41,7 @@ impl Weight {
     /// Returns the rows of a batch for a reader with this much memory, at most `most`. It is 1 if a
     /// single row exceeds the size of a batch.
     pub fn batch_rows(self, most: usize, memory: u64) -> usize {
-        let bytes = (memory / BATCH_PART).clamp(LEAST_BATCH_BYTES, BATCH_BYTES);
-        usize::try_from(bytes / self.row.max(1)).unwrap_or(most).clamp(1, most.max(1))
+        usize::try_from(batch_bytes(memory) / self.row.max(1)).unwrap_or(most).clamp(1, most.max(1))
     }
 
     /// Returns the bytes that a reader holds with batches of this many rows.
@@ -50,6 +49,11 @@ impl Weight {
         let batch = self.row.saturating_mul(batch_rows as u64);
         self.group.saturating_add(self.pages).saturating_add(batch)
     }
+}
+
+/// Returns the bytes of a batch for a reader with `memory` bytes.
+pub(super) fn batch_bytes(memory: u64) -> u64 {
+    (memory / BATCH_PART).clamp(LEAST_BATCH_BYTES, BATCH_BYTES)
 }
 
 /// Returns the weight of a file for a reader of these columns, such as `id` and `request.body`.

@@ -9,6 +9,15 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::row_security::is_message;
 
+/// Limits of a statement that reads bodies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wide {
+    /// Rows of a batch.
+    pub(super) rows: usize,
+    /// Maximum number of spilled files that a sort merges at once; each takes a few batches.
+    pub(super) merged: usize,
+}
+
 /// Returns true if a plan reads a column of messages.
 pub(super) fn reads_messages(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;

@@ -82,6 +82,125 @@ async fn a_statement_that_spills_too_much_ends_and_nothing_else_does() {
     assert_eq!(std::fs::read_dir(&spill).unwrap().count(), 0, "nothing stays");
 }
 
+/// Statements that read bodies, with the rows that each answers over so many records with so many
+/// different bodies.
+fn statements(records: usize, bodies: usize) -> [(&'static str, usize); 6] {
+    [
+        (
+            "select request['body'] as b, count(*) as n from logs group by 1 order by n desc, b limit 5",
+            bodies.min(5),
+        ),
+        ("select id, request['body'] from logs order by request['body'] limit 100000", records),
+        (
+            "select id, lag(request['body']) over (partition by ai_model order by created_at, id) from logs",
+            records,
+        ),
+        (
+            "select a.id, a.request['body'], b.request['body'] from logs a join logs b on a.id = b.id",
+            records,
+        ),
+        ("select count(*) from logs a join logs b on a.trace_id = b.trace_id and a.id <> b.id", 1),
+        ("select * from logs order by created_at, id desc", records),
+    ]
+}
+
+/// A body that packs badly, as texts of models do.
+fn text(seed: usize, bytes: usize) -> String {
+    let mut state = seed as u64 + 1;
+    let words = std::iter::repeat_with(|| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:012x} ", state >> 16)
+    });
+    words.take(bytes / 13).collect()
+}
+
+/// Runs every statement, all at once, beside an export of everything.
+async fn check_small(engine: &Engine, records: usize, bodies: usize, bytes: usize) {
+    let access = of("acme");
+    let reader = engine.reader_as(&access);
+    let rows = async |statement: &str| {
+        let answer = reader.sql(statement, &Params::new()).await.unwrap();
+        let batches: Vec<_> = answer.batches.try_collect().await.unwrap_or_else(|error| {
+            panic!("{statement}: {error:?}");
+        });
+        batches.iter().map(|batch| batch.num_rows()).sum::<usize>()
+    };
+    let all = futures::future::join_all(
+        statements(records, bodies).map(|(statement, _)| rows(statement)),
+    );
+    let (found, (lines, written)) = futures::future::join(all, exported(engine, &access)).await;
+    for ((statement, expected), found) in statements(records, bodies).into_iter().zip(found) {
+        assert_eq!(found, expected, "{statement}");
+    }
+    assert_eq!(lines, records);
+    assert!(written > bytes, "{written} bytes of {bytes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_and_exports_of_more_than_their_memory_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        query_memory_bytes: 32 << 20,
+        query_concurrency: 1,
+        export_memory_bytes: 8 << 20,
+        upkeep_memory_bytes: 16 << 20,
+        max_record_bytes: 1 << 20,
+        threads: 2,
+        ..config(&folder)
+    };
+    let engine = Engine::open(config).await.unwrap();
+    let (mut records, mut bytes) = (0, 0);
+    for file in 0..6 {
+        let rows = (0..600).map(|place| {
+            let body = text(file * 600 + place, if place % 100 == 99 { 200_000 } else { 4_000 });
+            bytes += body.len();
+            records += 1;
+            Record {
+                ai_model: Some(format!("model-{}", place % 3)),
+                trace_id: Some(format!("{file}-{}", place / 4)),
+                request: Message { body: Some(format!("\"{body}\"")), headers: None },
+                ..row(&format!("{file}-{place:03}"), "acme", 0)
+            }
+        });
+        engine.append(rows.collect()).await.unwrap();
+        // The last rows stay in memory.
+        if file < 5 {
+            engine.flush().await.unwrap();
+        }
+    }
+    check_small(&engine, records, records, bytes).await;
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_giant_body_passes_through_statements_and_exports_of_little_memory() {
+    const BYTES: usize = 20 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        query_memory_bytes: 256 << 20,
+        query_concurrency: 1,
+        export_memory_bytes: 128 << 20,
+        max_record_bytes: BYTES as u64 + (1 << 20),
+        threads: 2,
+        ..config(&folder)
+    };
+    let engine = Engine::open(config).await.unwrap();
+    for file in 0..3 {
+        let small = (0..200).map(|place| row(&format!("{file}-{place:03}"), "acme", 5_000));
+        let giant = Record {
+            request: Message { body: Some(format!("\"{}\"", text(file, BYTES))), headers: None },
+            ..row(&format!("{file}-giant"), "acme", 0)
+        };
+        engine.append(small.chain((file == 1).then_some(giant)).collect()).await.unwrap();
+        if file < 2 {
+            engine.flush().await.unwrap();
+        }
+    }
+    check_small(&engine, 601, 2, BYTES).await;
+    engine.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn shares_that_do_not_fit_stop_the_open() {
     let folder = tempfile::tempdir().unwrap();

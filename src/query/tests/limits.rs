@@ -189,7 +189,7 @@ async fn planning_stops_at_the_deadline() {
         limits,
         means,
     );
-    let error = planning.start().await.err().unwrap();
+    let error = planning.start(false).await.err().unwrap();
     assert!(error.message().contains("was cancelled"), "{error:?}");
 }
 
