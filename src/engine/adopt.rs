@@ -25,7 +25,8 @@ use crate::config::{Config, Found};
 use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::{Limits, Queries};
-use crate::record::{self, BatchBuilder, Record, Rows};
+use crate::record::json::read_batch;
+use crate::record::{self, BatchBuilder, Rows};
 use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, FileIndex, Table};
@@ -149,7 +150,7 @@ async fn blocking<T: Send + 'static>(
 /// Keys of the rows of a log that the tables have.
 struct Stored {
     keys: KeyHasher,
-    /// Whether a later part may still complete the record.
+    /// True for records that a later part may still complete.
     stored: HashMap<u128, bool>,
 }
 
@@ -223,7 +224,7 @@ fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<
         return Payload::encode_as(kind, &rows).map(Some);
     }
     let mut builder = BatchBuilder::new();
-    Record::from_batch(&rows)?.iter().for_each(|record| builder.append(record));
+    read_batch(&rows)?.iter().for_each(|record| builder.append(record));
     Payload::encode_as(kind, &builder.finish()).map(Some)
 }
 
@@ -253,6 +254,7 @@ fn keys_of(keys: &KeyHasher, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
 mod tests {
     use super::*;
     use crate::parts::RecordPart;
+    use crate::record::Record;
 
     #[test]
     fn stored_rows_are_left_out_and_parts_of_stored_records_become_late() {

@@ -22,7 +22,7 @@ use crate::flush;
 use crate::maintain::{self, Policy, Tools};
 use crate::parts::{LatePart, RecordPart, amend};
 use crate::plan::{Row, Rules};
-use crate::record::json::{Reason, Seen};
+use crate::record::json::{Reason, Seen, read_batch};
 use crate::record::{BatchBuilder, Record};
 use crate::refusals::{Refused, Sender, Source};
 use crate::table::{DataFile, FileIndex};
@@ -259,7 +259,7 @@ impl Inner {
             let mut rows =
                 self.tools().read_whole([DataFile::clone(file)], &text, READ_ROWS).await?;
             while let Some(batch) = rows.try_next().await? {
-                for stored in Record::from_batch(&batch)? {
+                for stored in read_batch(&batch)? {
                     self.take_parts(&stored, wanted, rules, &mut found, round);
                 }
             }

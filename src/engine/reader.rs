@@ -35,6 +35,7 @@ use crate::query::{
     A_STATEMENT, Answer, Limits, NamedView, Params, Queries, QueryContext, ReadScope, Reads,
     refused_text,
 };
+use crate::record::json::read_batch;
 use crate::record::{BatchBuilder, Feedback, Record, Rows};
 use crate::reports;
 use crate::store::Store;
@@ -694,9 +695,7 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             rows.push((kind, batch));
             continue;
         };
-        for (key, mut record) in
-            keys.keys_of_batch(&batch).into_iter().zip(Record::from_batch(&batch)?)
-        {
+        for (key, mut record) in keys.keys_of_batch(&batch).into_iter().zip(read_batch(&batch)?) {
             let print = fingerprint_of(&keys, part_kind, &mut record, true);
             // A late part whose record is in the table is added to it there.
             let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();

@@ -24,6 +24,7 @@ use crate::limits::MemoryReservation;
 use crate::memtable::{MemoryBudget, batch_bytes};
 use crate::parts::{Admission, JoinBuffer, Joined, RecordPart, SoFar};
 use crate::plan::{Row, Rules};
+use crate::record::json::read_batch;
 use crate::record::{self, Record};
 use crate::store::Store;
 use crate::store::folders::Folders;
@@ -136,8 +137,7 @@ impl Replayed {
             Kind::RecordPart(part_kind) | Kind::Late(part_kind) => {
                 let is_late = matches!(kind, Kind::Late(_));
                 let keys = self.recent.keys().clone();
-                for (key, record) in
-                    keys.keys_of_batch(&batch).into_iter().zip(Record::from_batch(&batch)?)
+                for (key, record) in keys.keys_of_batch(&batch).into_iter().zip(read_batch(&batch)?)
                 {
                     self.take_part(key, part_kind, record, is_late);
                 }

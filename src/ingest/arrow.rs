@@ -47,6 +47,16 @@ pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch
     })
 }
 
+/// Returns the batch without the columns that the policy neither reads nor changes.
+fn columns_read(batch: &RecordBatch) -> Result<RecordBatch> {
+    let names = READ.iter().chain(&CHANGED);
+    let places: Vec<usize> = names.filter_map(|name| batch.schema().index_of(name).ok()).collect();
+    batch.project(&places).map_err(|cause| {
+        Error::internal("cannot take the columns of a batch that may hold content")
+            .with_source(cause)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,14 +109,4 @@ mod tests {
                 .all(|(before, after)| Arc::ptr_eq(before, after))
         );
     }
-}
-
-/// Returns the batch without the columns that the policy neither reads nor changes.
-fn columns_read(batch: &RecordBatch) -> Result<RecordBatch> {
-    let names = READ.iter().chain(&CHANGED);
-    let places: Vec<usize> = names.filter_map(|name| batch.schema().index_of(name).ok()).collect();
-    batch.project(&places).map_err(|cause| {
-        Error::internal("cannot take the columns of a batch that may hold content")
-            .with_source(cause)
-    })
 }

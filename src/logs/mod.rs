@@ -296,15 +296,10 @@ fn lines(encoder: &Encoder, batches: &[RecordBatch]) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Reads the rows as records. Where a batch was appended without the fields that follow from
-/// others, they are filled in.
+/// Reads the rows as records.
 fn read(batches: &[RecordBatch]) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for batch in batches {
-        records.extend(Record::from_batch(batch)?);
-    }
-    records.iter_mut().for_each(json::derive);
-    Ok(records)
+    let records = batches.iter().map(json::read_batch).collect::<Result<Vec<_>>>()?;
+    Ok(records.into_iter().flatten().collect())
 }
 
 fn item(line: &str, record: &Record, weighted_feedback: Option<f64>) -> Result<Value> {

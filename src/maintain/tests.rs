@@ -177,7 +177,7 @@ impl Rig {
     }
 }
 
-/// Seventy files, more than one merge reads, of records that are open where `is_open` of their number
+/// Writes seventy files, more than one merge reads. The record of each number is open if `is_open`
 /// says so.
 async fn flushed_with_states(rig: &Rig, is_open: impl Fn(u64) -> bool) -> BTreeMap<String, bool> {
     let hasher = KeyHasher::random();

@@ -44,11 +44,12 @@ const MAX_COMPARED: usize = 1_000_000;
 macro_rules! with_columns {
     ($then:ident) => {
         $then! {
-            id organisation_id workspace_slug created_at is_success ai_org ai_model req_units res_units total_units cost
-            cost_currency request_url request_method response_status_code response_time time_to_last_token
-            upstream_response_time cache_status cache_type stream_mode retry_success_count mode last_used_option
-            virtual_key config prompt_slug prompt_version_id runtime runtime_version sdk_version trace_id span_id
-            parent_span_id span_name internal_trace_id user_id api_key_id source
+            id organisation_id workspace_slug created_at is_success ai_org ai_model req_units
+            res_units total_units cost cost_currency request_url request_method
+            response_status_code response_time time_to_last_token upstream_response_time
+            cache_status cache_type stream_mode retry_success_count mode last_used_option
+            virtual_key config prompt_slug prompt_version_id runtime runtime_version sdk_version
+            trace_id span_id parent_span_id span_name internal_trace_id user_id api_key_id source
         }
     };
 }

@@ -55,11 +55,12 @@ pub(super) fn insert(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPl
             return Ok(Transformed::no(node));
         }
         let counts = UNCOUNTED.contains(&node.name());
-        let children = node.children().into_iter().map(|child| match has_text(child) {
-            true => Arc::new(CompactExec { input: Arc::clone(child), counts }),
-            false => Arc::clone(child),
-        });
-        let children = children.collect();
+        let mut children: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        for child in node.children() {
+            let input = Arc::clone(child);
+            let has_text = has_text(&input);
+            children.push(if has_text { Arc::new(CompactExec { input, counts }) } else { input });
+        }
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
         Ok(Transformed::yes(node.replace_children(children, options)?))
     })
@@ -152,7 +153,7 @@ fn is_loose<T: ByteViewType>(texts: &GenericByteViewArray<T>) -> bool {
 #[derive(Debug)]
 struct CompactExec {
     input: Arc<dyn ExecutionPlan>,
-    /// Whether what is kept of the batches counts here, since the step above does not count it.
+    /// True if the kept batches count here, since the step above does not count them.
     counts: bool,
 }
 

@@ -5,8 +5,8 @@
 //! budget, so that some is left for the next one: one organisation alone gets a half, a second one
 //! a quarter, and so on. The operator gets seven eighths of what the others leave. Within an
 //! organisation, consumers that can spill share evenly what its other consumers leave, as in
-//! DataFusion's own fair pool. A consumer that holds nothing yet may exceed its share for its first
-//! batch, up to the whole budget, since it has nothing that it could spill.
+//! DataFusion's own fair pool. A consumer that holds nothing yet has nothing that it could spill,
+//! so its first batch may exceed its share while a quarter of the budget stays free.
 //!
 //! Maintenance has no budget: it limits what it opens before it opens it, and runs one task at a
 //! time.
@@ -209,12 +209,13 @@ impl MemoryPool for StatementPool {
             let free = most.saturating_sub(account.used()).min(total.saturating_sub(*used));
             let fits = if !reservation.consumer().can_spill() {
                 additional <= free
-            } else if reservation.size() == 0 {
-                // A step that holds nothing cannot spill: it must get its first batch.
-                additional <= total.saturating_sub(*used)
             } else {
                 let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
-                additional <= free && reservation.size().saturating_add(additional) <= each
+                let held = reservation.size();
+                // A step that holds nothing cannot spill, so it may exceed its share for its first
+                // batch.
+                let is_first = held == 0 && leaves_a_quarter(total, *used, additional);
+                is_first || (additional <= free && held.saturating_add(additional) <= each)
             };
             if fits {
                 *used += additional;
@@ -273,19 +274,26 @@ pub(super) fn count_read(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<Mem
     Ok(reservation)
 }
 
-/// Counts bytes that a step keeps which does not count them itself. Fails where the pool holds more
-/// than its budget; up to there it may go beyond the part of its owner, since it cannot spill.
+/// Counts the bytes of rows that a step keeps and does not count itself. Such a step cannot spill,
+/// so it may exceed the share of its owner while a quarter of the budget stays free.
 fn count_kept(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<MemoryReservation> {
     let reservation = MemoryConsumer::new("kept rows").register(pool);
-    let fits = match pool.memory_limit() {
-        MemoryLimit::Finite(total) => pool.reserved().saturating_add(bytes) <= total,
+    let may_exceed_share = match pool.memory_limit() {
+        MemoryLimit::Finite(total) => leaves_a_quarter(total, pool.reserved(), bytes),
         _ => true,
     };
-    match fits {
-        true => reservation.grow(bytes),
-        false => reservation.try_grow(bytes)?,
+    if may_exceed_share {
+        reservation.grow(bytes);
+    } else {
+        reservation.try_grow(bytes)?;
     }
     Ok(reservation)
+}
+
+/// Returns true if a quarter of a budget is still free after `additional` bytes. What exceeds the
+/// share of its owner keeps to this, so that other owners always find memory.
+fn leaves_a_quarter(total: usize, used: usize, additional: usize) -> bool {
+    used.saturating_add(additional) <= total / 4 * 3
 }
 
 /// Bytes that count until their last clone is dropped.
@@ -355,9 +363,7 @@ mod tests {
         let giant = consumer(&acme, false);
         let sorting = consumer(&acme, true);
         let other = consumer(&zen, false);
-        sorting.try_grow(501).unwrap();
-        assert!(sorting.try_grow(1).is_err(), "a consumer that can spill is limited to its half");
-        sorting.free();
+        assert!(sorting.try_grow(751).is_err(), "a first batch leaves a quarter of the budget");
         giant.try_grow(1_000).unwrap();
         giant.shrink(900);
         other.try_grow(100).unwrap();
@@ -388,8 +394,8 @@ mod tests {
         let two = consumer(&pool, true);
         one.try_grow(200).unwrap();
         assert!(one.try_grow(1).is_err());
-        assert!(two.try_grow(701).is_err(), "not even a first batch beyond the budget");
-        two.try_grow(700).unwrap();
+        assert!(two.try_grow(451).is_err(), "a first batch leaves a quarter of the budget");
+        two.try_grow(450).unwrap();
         assert!(two.try_grow(1).is_err());
         two.free();
         two.try_grow(200).unwrap();

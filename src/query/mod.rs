@@ -280,9 +280,10 @@ impl Queries {
             let start = |is_frugal| {
                 let planning = planning.clone();
                 async move {
-                    match has_own_threads {
-                        true => planning.start(is_frugal).await,
-                        false => planning.start_apart(is_frugal).await,
+                    if has_own_threads {
+                        planning.start(is_frugal).await
+                    } else {
+                        planning.start_apart(is_frugal).await
                     }
                 }
             };

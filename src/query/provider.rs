@@ -401,7 +401,7 @@ impl StoredTable {
         partitioned_file(&self.table_path, file)
     }
 
-    /// How files are read in a session.
+    /// Returns the order in which a session reads files.
     fn ordering(&self, session: &dyn Session) -> Ordering {
         match self.ordering {
             Ordering::WhenCheap if frugal::is_frugal(session.config()) => Ordering::Never,

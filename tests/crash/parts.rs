@@ -30,26 +30,23 @@ struct Journal {
 
 /// Sends a half; true if it was acked.
 async fn send_part(client: &reqwest::Client, address: &str, id: &str, content: bool) -> bool {
-    let (path, body) = match content {
-        false => {
-            let row = json!({
-                "id": id, "organisation_id": "org-1", "created_at": "2026-11-01 10:00:00.000", "is_success": true,
-                "ai_org": "openai", "ai_model": "gpt-4o", "req_units": 9, "res_units": 9, "total_units": 18, "cost": 0.01125,
-                "response_status_code": 200, "trace_id": id,
-            });
-            ("/v1/analytics/enterprise/analytics", json!({ "table": "generations", "data": [row] }))
-        }
-        true => {
-            let log = json!({
-                "_id": id, "organisation_id": "org-1", "created_at": "Sun Nov 01 2026 10:00:00 GMT+0000 (UTC)",
-                "request": { "url": "http://127.0.0.1/v1/chat/completions", "method": "POST", "body": { "text": "x".repeat(300) } },
-                "response": { "status": 200, "body": { "said": id } },
-            });
-            (
-                "/v1/logs/enterprise/logs?organisation_id=org-1",
-                json!({ "logObject": log, "logOptions": {} }),
-            )
-        }
+    let (path, body) = if content {
+        let log = json!({
+            "_id": id, "organisation_id": "org-1", "created_at": "Sun Nov 01 2026 10:00:00 GMT+0000 (UTC)",
+            "request": { "url": "http://127.0.0.1/v1/chat/completions", "method": "POST", "body": { "text": "x".repeat(300) } },
+            "response": { "status": 200, "body": { "said": id } },
+        });
+        (
+            "/v1/logs/enterprise/logs?organisation_id=org-1",
+            json!({ "logObject": log, "logOptions": {} }),
+        )
+    } else {
+        let row = json!({
+            "id": id, "organisation_id": "org-1", "created_at": "2026-11-01 10:00:00.000", "is_success": true,
+            "ai_org": "openai", "ai_model": "gpt-4o", "req_units": 9, "res_units": 9, "total_units": 18, "cost": 0.01125,
+            "response_status_code": 200, "trace_id": id,
+        });
+        ("/v1/analytics/enterprise/analytics", json!({ "table": "generations", "data": [row] }))
     };
     let request =
         client.post(format!("http://{address}{path}")).header("authorization", KEY).json(&body);

@@ -335,7 +335,7 @@ async fn counts_that_are_gone_are_noticed() {
     let counts = files(&data.path().join("usage"), "json").remove(0);
     std::fs::remove_file(counts).unwrap();
     let found = errors(&config).await;
-    assert!(found.len() == 1 && found[0].contains("are gone"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("are missing"), "{found:?}");
 }
 
 #[tokio::test]

@@ -451,7 +451,7 @@ fn a_copy_that_was_broken_off_is_no_store_until_it_is_whole() {
     for read in reads {
         let said = home.fails(3, &[&["--data", "backup"], read].concat());
         assert!(
-            said.contains("broken off") && said.contains("run the same `gatelog copy FROM "),
+            said.contains("was interrupted") && said.contains("run the same `gatelog copy FROM "),
             "{read:?}: {said}"
         );
     }

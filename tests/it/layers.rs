@@ -98,7 +98,7 @@ fn no_file_imports_from_above() {
 /// file adds for its own part.
 const CIRCLES: [&[&str]; 1] = [&[
     "catalog/access.rs",
-    "catalog/aside.rs",
+    "catalog/archived_erasures.rs",
     "catalog/document.rs",
     "catalog/erasures.rs",
     "catalog/exports.rs",

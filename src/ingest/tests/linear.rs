@@ -480,7 +480,6 @@ fn from_json() -> Vec<Case> {
         "record/json/finite.rs",
         "record/json/text.rs",
         "record/json/value.rs",
-        "record/json/time.rs",
         "record/json/decode.rs",
         "record/json/encode.rs",
         "record/json/mod.rs",

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use arrow::array::RecordBatch;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 use super::text::Checks;
 use super::value::{self, Expected};
 use super::{FieldError, MAX_RECORD_BYTES, Reason};
+use crate::error::Error;
 use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
 
 /// Reader of a column.
@@ -49,6 +51,14 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     }
     read.map_err(|error| syntax(&error))?;
     decoder.finish()
+}
+
+/// Reads the rows of a batch, and fills in the fields that follow from others, as [`parse`] does.
+/// Parts in the log and batches of programs that embed the engine may lack them.
+pub fn read_batch(batch: &RecordBatch) -> Result<Vec<Record>, Error> {
+    let mut records = Record::from_batch(batch)?;
+    records.iter_mut().for_each(derive);
+    Ok(records)
 }
 
 /// Returns the refusal of a record that is larger than `limit` bytes.

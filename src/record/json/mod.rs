@@ -26,7 +26,7 @@ mod tests;
 
 use std::fmt;
 
-pub use decode::parse;
+pub use decode::{parse, read_batch};
 pub use encode::{Encoder, column_of};
 pub use reason::{Reason, Seen};
 pub use text::{check_json, embeddable};

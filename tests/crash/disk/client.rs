@@ -62,21 +62,19 @@ impl<T> Default for Allowed<T> {
 
 impl<T: PartialEq + Clone + fmt::Debug> Allowed<T> {
     fn note(&mut self, value: T, is_acked: bool) {
-        match is_acked {
-            true => *self = Self { acked: Some(value), sent: Vec::new() },
-            false => self.sent.push(value),
+        if is_acked {
+            *self = Self { acked: Some(value), sent: Vec::new() };
+        } else {
+            self.sent.push(value);
         }
     }
 
     fn check(&self, what: &str, found: Option<&T>) -> Result<(), String> {
         let is_sent = found.is_some_and(|found| self.sent.contains(found));
-        match found == self.acked.as_ref() || is_sent {
-            true => Ok(()),
-            false => Err(format!(
-                "{what} is {found:?}, expected {:?} or any of {:?}",
-                self.acked, self.sent
-            )),
+        if found == self.acked.as_ref() || is_sent {
+            return Ok(());
         }
+        Err(format!("{what} is {found:?}, expected {:?} or any of {:?}", self.acked, self.sent))
     }
 }
 

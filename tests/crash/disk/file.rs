@@ -198,10 +198,10 @@ impl File {
         for &page in self.dirty.iter().filter(|page| (from..until).contains(*page)) {
             put_page(kept, page, page_of(&self.seen.bytes, page));
         }
-        match until > from && !self.size_lost {
-            true => self.seen.bytes.len().min(until * PAGE).max(self.kept_size),
-            false => self.kept_size,
+        if until <= from || self.size_lost {
+            return self.kept_size;
         }
+        self.seen.bytes.len().min(until * PAGE).max(self.kept_size)
     }
 }
 

@@ -166,10 +166,10 @@ impl Medium {
                 }
             }
             Op::SyncFile { file, outcome } => self.file_mut(*file).fail_sync(*outcome),
-            Op::SyncFolder { folder, outcome: Outcome::Done } => match self.is_ordered {
-                true => self.settle_up_to(*folder),
-                false => self.settle_folder(*folder),
-            },
+            Op::SyncFolder { folder, outcome: Outcome::Done } if self.is_ordered => {
+                self.settle_up_to(*folder);
+            }
+            Op::SyncFolder { folder, outcome: Outcome::Done } => self.settle_folder(*folder),
             Op::SyncFolder { folder, outcome: Outcome::Dropped } if !self.is_ordered => {
                 self.pending.retain(|unit| unit.folder != *folder);
             }

@@ -53,11 +53,11 @@ fn shown(resource: &str) -> Option<Shown> {
         }
         "parts that wait for the rest of a record" => Some(Shown::Unit(
             "parts/join_buffer.rs",
-            "one_organisation_that_sends_many_parts_takes_the_room_of_its_own",
+            "an_organisation_with_many_parts_uses_up_its_own_share_only",
         )),
         "late parts of stored records" => Some(Shown::Unit(
             "parts/late.rs",
-            "parts_stay_until_their_record_has_them_and_what_came_since_stays_longer",
+            "parts_stay_until_their_record_has_them_and_later_parts_stay_longer",
         )),
         "queries at once" => {
             Some(Shown::Unit("query/places.rs", "one_organisation_never_holds_more_than_its_share"))
