@@ -67,9 +67,10 @@ impl Gate {
         match left {
             Ok(0) => Err(object_store::Error::Generic {
                 store: "Gated",
-                source: match self.full.load(Ordering::SeqCst) {
-                    true => io::Error::from(io::ErrorKind::StorageFull).into(),
-                    false => "the store says no".into(),
+                source: if self.full.load(Ordering::SeqCst) {
+                    io::Error::from(io::ErrorKind::StorageFull).into()
+                } else {
+                    "the store says no".into()
                 },
             }),
             _ => Ok(()),

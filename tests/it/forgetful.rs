@@ -377,9 +377,10 @@ impl Disk for Forgetful {
         self.file(path, LocalDisk.open(path)?)
     }
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        match self.exists(path) {
-            true => self.file(path, LocalDisk.open_in_place(path)?),
-            false => self.create_with(path, || LocalDisk.open_in_place(path)),
+        if self.exists(path) {
+            self.file(path, LocalDisk.open_in_place(path)?)
+        } else {
+            self.create_with(path, || LocalDisk.open_in_place(path))
         }
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -316,13 +316,14 @@ impl Place {
         let output = shell.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).replace(&self.address, ADDRESS);
         let outputs: Vec<String> = text.split(END).map(str::to_owned).collect();
-        match output.status.success() && outputs.len() == commands.len() + 1 {
-            true => Ok(outputs),
-            false => Err(format!(
+        if output.status.success() && outputs.len() == commands.len() + 1 {
+            Ok(outputs)
+        } else {
+            Err(format!(
                 "`{}` failed: {}",
                 commands.get(outputs.len() - 1).map_or("the end", |(command, _)| command.as_str()),
                 outputs.last().map_or("", String::as_str)
-            )),
+            ))
         }
     }
 }

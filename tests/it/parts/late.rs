@@ -76,12 +76,11 @@ async fn late_part_completes_the_stored_record_whichever_is_late_also_across_a_r
                 ["a", "b"],
                 "a late part is no record of its own beside the engine"
             );
-            let engine = match restart {
-                true => {
-                    drop(engine);
-                    hasty(&folder).await
-                }
-                false => engine,
+            let engine = if restart {
+                drop(engine);
+                hasty(&folder).await
+            } else {
+                engine
             };
             assert_eq!(engine.status().waiting_halves, 1);
             amended(&engine).await;
@@ -397,12 +396,11 @@ async fn erased_part_leaves_the_log_too() {
         said.request.body = Some("\"planted-text\"".to_owned());
         part_kind(&engine, (kind, said)).await;
         engine.erase("default", ErasureSelector::Ids(vec!["a".to_owned()]), "test").await.unwrap();
-        let engine = match restart {
-            true => {
-                drop(engine);
-                reopened(config(&folder)).await
-            }
-            false => engine,
+        let engine = if restart {
+            drop(engine);
+            reopened(config(&folder)).await
+        } else {
+            engine
         };
         engine.maintain(Job::Expire, false).await.unwrap();
         engine.flush().await.unwrap();
