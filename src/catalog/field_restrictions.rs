@@ -175,8 +175,8 @@ impl Denied {
         }
         let denied: Vec<&str> = denied.into_iter().collect();
         Err(Error::denied(format!(
-            "`{}` may not be exported or read by this organisation or workspace, nor may a filter ask for it, an order or a \
-             replay; leave it out, or ask the operator",
+            "`{}` is denied to this organisation or workspace: it cannot be exported or read, nor used in a filter, an order \
+             or a replay; leave it out, or ask the operator",
             denied.join("`, `")
         )))
     }

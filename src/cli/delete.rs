@@ -68,7 +68,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Reader::open(context.config()).await?.erasing(&organisation, &which).await?;
     let what = format!("{} of organisation `{organisation}`", words(&which));
     let found = format!("{} records and {} feedback", thousands(records), thousands(feedback));
-    confirm(yes, &format!("Erasing {found}, {what},"), &organisation)?;
+    confirm(yes, &format!("Erasing {what} ({found})"), &organisation)?;
     // Includes records that arrived during the confirmation.
     let tied = Reader::open(context.config()).await?.erasing(&organisation, &which).await?.tied;
     let id = Uuid::now_v7().to_string();

@@ -74,6 +74,9 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     if args.resume && !to_file {
         return Err(Error::invalid("--resume needs a file; name it with `--out`"));
     }
+    if args.resume {
+        check_resumable(args.columns.as_deref())?;
+    }
     let Args { from, to, columns, after, limit, out, resume, .. } = args;
     let started = if resume { Unfinished::find(&out)? } else { None };
     let after = started.as_ref().and_then(|started| started.after.clone()).or(after);
@@ -87,6 +90,17 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         );
     }
     result.map(|()| Done::Success)
+}
+
+/// Refuses columns with which the place of the last line cannot be found again.
+fn check_resumable(columns: Option<&[String]>) -> Result<()> {
+    let Some(columns) = columns else { return Ok(()) };
+    match ["created_at", "id"].iter().find(|needed| !columns.iter().any(|name| name == *needed)) {
+        None => Ok(()),
+        Some(missing) => Err(Error::invalid(format!(
+            "--resume needs the columns created_at and id, and --columns lacks `{missing}`; add it, or leave --columns out"
+        ))),
+    }
 }
 
 async fn write(
@@ -242,6 +256,18 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         assert_eq!(last_line(&mut file).unwrap(), (end as u64, line.as_bytes().to_vec()));
+    }
+
+    #[test]
+    fn an_export_is_resumed_only_with_the_columns_of_its_place() {
+        let columns =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        check_resumable(None).unwrap();
+        check_resumable(Some(&columns(&["cost", "id", "created_at"]))).unwrap();
+        for (names, missing) in [(&["id"][..], "`created_at`"), (&["created_at", "cost"], "`id`")] {
+            let refused = check_resumable(Some(&columns(names))).unwrap_err();
+            assert!(refused.message().contains(missing), "{refused:?}");
+        }
     }
 
     #[test]

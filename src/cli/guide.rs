@@ -12,7 +12,7 @@ use crate::nearest::{clip, hint};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  gatelog guide                     the pages, with what each is about
+  gatelog guide                     the names and titles of the pages
   gatelog guide clients             how SDKs and gateways send their calls
   gatelog guide operations | less   limits, memory, maintenance
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Inner, Job, Outcome};
 use crate::clock::Leap;
 use crate::config::{Config, Schedule};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::maintain::Policy;
 use crate::store::Store;
 
@@ -305,6 +305,14 @@ impl Inner {
                 );
             }
             Ok(_) => {}
+            // The job met a change of the rules, and starts again.
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                tracing::info!(
+                    job = job.name(),
+                    reason = error.chain(),
+                    "a maintenance job starts again"
+                );
+            }
             Err(error) => {
                 tracing::error!(
                     job = job.name(),

@@ -19,7 +19,7 @@ Organisation  An organisation.
   workspace_denied_fields  {[text]}  further denied fields, by workspace
 
 NewOrganisation  An organisation to create.
-  id               text    id: lower case letters, digits, `-` and `_`
+  id               text    id: letters, digits and any of - _ . : @
   plan?            text?   name of its plan
   name?            text?   display name
   retention_days?  days?   days for which records are kept, if the plan leaves it to agreement; 0 \

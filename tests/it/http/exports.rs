@@ -700,7 +700,7 @@ async fn denied_fields_are_exported_by_nobody() {
             Method::PUT,
             path.as_str(),
             &json!({ "filters": { "cost_min": 0.1 } }),
-            "nor may a filter ask for it",
+            "nor used in a filter",
         ),
         (
             "acme search",
