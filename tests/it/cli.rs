@@ -591,8 +591,10 @@ fn a_stopped_export_goes_on_behind_its_last_whole_line() {
     assert!(home.read("b.out") == whole);
 
     home.write("c.out", "{\"cost\":1}\n");
-    let stderr = home.fails(2, &["export", "--columns", "cost", "--out", "c.out", "--resume"]);
+    let stderr = home.fails(2, &["export", "--out", "c.out", "--resume"]);
     assert!(stderr.contains("cannot be resumed"), "{stderr}");
+    let stderr = home.fails(2, &["export", "--columns", "cost", "--out", "c.out", "--resume"]);
+    assert!(stderr.contains("--columns lacks `created_at`"), "{stderr}");
     assert_eq!(home.read("c.out"), "{\"cost\":1}\n");
     home.fails(2, &["export", "--columns", "nothing", "--out", "d.out"]);
     assert!(!home.path("d.out").exists() && !home.path("d.out.partial").exists());
