@@ -22,6 +22,8 @@ const BODIES_PER_RECORD: u64 = 4;
 const MAX_FLUSH: u64 = 32 * MIB;
 /// Query memory that justifies one more statement at a time.
 const MEMORY_A_QUERY: u64 = 24 * MIB;
+/// Minimum number of statements that run at once: one organisation never holds the only place.
+const MIN_QUERIES: u64 = 2;
 /// Maximum number of statements that run at once.
 const MAX_QUERIES: u64 = 8;
 /// `memory` that justifies one more thread: each decodes and encodes batches of its own.
@@ -148,7 +150,7 @@ impl Config {
         }
         if self.query_concurrency == 0 {
             self.query_concurrency =
-                (self.query_memory_bytes / MEMORY_A_QUERY).clamp(1, MAX_QUERIES);
+                (self.query_memory_bytes / MEMORY_A_QUERY).clamp(MIN_QUERIES, MAX_QUERIES);
         }
         if self.threads == 0 {
             self.threads = found.cores.min(self.memory / MEMORY_A_THREAD).max(1);
@@ -295,7 +297,7 @@ mod tests {
             );
             assert!(config.flush_bytes <= config.memtable_bytes);
             assert!(config.max_record_bytes * BODIES_PER_RECORD <= config.body_memory_bytes);
-            assert!((1..=MAX_QUERIES).contains(&config.query_concurrency));
+            assert!((MIN_QUERIES..=MAX_QUERIES).contains(&config.query_concurrency));
             assert!(
                 config.threads >= 1
                     && config.threads * MEMORY_A_THREAD <= config.memory.max(MEMORY_A_THREAD)

@@ -5,8 +5,8 @@
 //! budget, so that some is left for the next one: one organisation alone gets a half, a second one
 //! a quarter, and so on. The operator gets seven eighths of what the others leave. Within an
 //! organisation, consumers that can spill share evenly what its other consumers leave, as in
-//! DataFusion's own fair pool. A consumer that holds nothing yet has nothing that it could spill,
-//! so its first batch may exceed its share while a quarter of the budget stays free.
+//! DataFusion's own fair pool. A consumer that holds little gains nothing by spilling it, so its
+//! first batch may exceed its share while a quarter of the budget stays free.
 //!
 //! Maintenance has no budget: it limits what it opens before it opens it, and runs one task at a
 //! time.
@@ -212,10 +212,11 @@ impl MemoryPool for StatementPool {
             } else {
                 let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
                 let held = reservation.size();
-                // A step that holds nothing cannot spill, so it may exceed its share for its first
-                // batch.
-                let is_first = held == 0 && leaves_a_quarter(total, *used, additional);
-                is_first || (additional <= free && held.saturating_add(additional) <= each)
+                // A step that holds little gains nothing by spilling it, so it may exceed its share
+                // for its first batch.
+                let is_first = held <= additional / 8;
+                (is_first && leaves_a_quarter(total, *used, additional))
+                    || (additional <= free && held.saturating_add(additional) <= each)
             };
             if fits {
                 *used += additional;

@@ -161,8 +161,8 @@ impl Granted {
     pub(super) fn explained(&self, error: Error) -> Error {
         if self.spill.is_refused() {
             return Error::limit(
-                "the statement needs more disk space to sort or join than its share of `spill_bytes`; narrow its time frame or \
-                 columns, ask again when other statements have ended, or raise `spill_bytes`",
+                "the statement needs more disk space or files to sort or join than its share of `spill_bytes`, or of the open files \
+                 of the server; narrow its time frame or columns, ask again when other statements have ended, or raise the limit",
             )
             .with_source(error);
         }

@@ -190,6 +190,13 @@ async fn run(
         // A sort that joins its batches into one cuts that again, and counts all of it for each
         // part.
         config = config.with_sort_in_place_threshold_bytes(0);
+        // Both sides of a partitioned join wait for each other when one of them spills: the
+        // statement stops without an error.
+        config.options_mut().optimizer.repartition_joins = false;
+    }
+    if fence::skips_rows(&plan)? {
+        // The order of rows above an OFFSET is that of one partition: nothing merges several.
+        config = config.with_round_robin_repartition(false);
     }
     if is_frugal {
         config = frugal::settings(config);

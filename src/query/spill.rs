@@ -27,6 +27,8 @@ use super::memory::{Owner, allowance};
 
 /// Number of bytes to read at once.
 const READ_BYTES: usize = 128 << 10;
+/// Open files of a process where its limit is not known.
+const USUAL_OPEN_FILES: u64 = 1_024;
 /// Number of written bytes after which the free space of the disk is checked again.
 const LOOK_EVERY: u64 = 4 << 20;
 
@@ -35,6 +37,8 @@ const LOOK_EVERY: u64 = 4 << 20;
 pub(super) struct SpillSpace {
     folder: PathBuf,
     total: u64,
+    /// Maximum number of open files.
+    max_files: u64,
     /// Returns the size and the free bytes of the disk of a folder.
     look: fn(&Path) -> io::Result<(u64, u64)>,
     state: Mutex<State>,
@@ -44,6 +48,8 @@ pub(super) struct SpillSpace {
 struct State {
     used: u64,
     owners: HashMap<Owner, u64>,
+    files: u64,
+    owners_files: HashMap<Owner, u64>,
     /// Bytes written since the last check of the disk.
     unseen: u64,
 }
@@ -60,7 +66,8 @@ pub(super) struct StatementSpill {
 impl SpillSpace {
     /// Creates the disk space in a folder, which is created when it is first needed.
     pub(super) fn new(folder: PathBuf, total: u64) -> Arc<Self> {
-        Arc::new(Self { folder, total, look: disk_space, state: Mutex::default() })
+        let max_files = open_files() / 2;
+        Arc::new(Self { folder, total, max_files, look: disk_space, state: Mutex::default() })
     }
 
     /// Returns the share of one statement of an owner.
@@ -102,6 +109,33 @@ impl SpillSpace {
         }
     }
 
+    /// Counts a file that is about to be opened. An organisation has at most half of the files
+    /// that the others leave, so that connections and tables of all others can be opened.
+    fn take_file(&self, owner: &Owner) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let own = state.owners_files.get(owner).copied().unwrap_or(0);
+        if own + 1 > allowance(owner, self.max_files, state.files - own) {
+            return Err(io::Error::other(format!(
+                "the share of {} open files for spilled rows is used up",
+                self.max_files
+            )));
+        }
+        state.files += 1;
+        *state.owners_files.entry(owner.clone()).or_default() += 1;
+        Ok(())
+    }
+
+    fn give_back_file(&self, owner: &Owner) {
+        let mut state = self.state.lock();
+        state.files = state.files.saturating_sub(1);
+        if let Some(own) = state.owners_files.get_mut(owner) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                state.owners_files.remove(owner);
+            }
+        }
+    }
+
     /// Creates an unlinked file, which is deleted with its last handle.
     fn create(&self) -> io::Result<File> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
@@ -111,6 +145,14 @@ impl SpillSpace {
         fs::remove_file(&path)?;
         Ok(file)
     }
+}
+
+/// Returns the number of files that this process may have open.
+fn open_files() -> u64 {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    soft.and_then(|soft| soft.parse().ok()).unwrap_or(USUAL_OPEN_FILES)
 }
 
 /// Returns the bytes of a disk that stay free: a twentieth, at least 1 GiB, at most a quarter.
@@ -137,12 +179,11 @@ pub(super) struct Files(pub(super) Arc<StatementSpill>);
 
 impl TempFileFactory for Files {
     fn create_temp_file(&self, _: &str) -> Result<Arc<dyn SpillFile>> {
-        let file = self.0.space.create().map_err(DataFusionError::IoError)?;
-        Ok(Arc::new(Spilled(Arc::new(Inner {
-            file,
-            bytes: AtomicU64::new(0),
-            of: Arc::clone(&self.0),
-        }))))
+        let of = Arc::clone(&self.0);
+        let taken = of.space.take_file(&of.owner);
+        taken.inspect_err(|_| of.refused.store(true, Ordering::Relaxed))?;
+        let file = of.space.create().inspect_err(|_| of.space.give_back_file(&of.owner))?;
+        Ok(Arc::new(Spilled(Arc::new(Inner { file, bytes: AtomicU64::new(0), of }))))
     }
 }
 
@@ -158,6 +199,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.of.space.give_back(&self.of.owner, *self.bytes.get_mut());
+        self.of.space.give_back_file(&self.of.owner);
     }
 }
 
@@ -232,7 +274,8 @@ mod tests {
         total: u64,
         look: fn(&Path) -> io::Result<(u64, u64)>,
     ) -> Arc<SpillSpace> {
-        Arc::new(SpillSpace { folder: folder.join("spill"), total, look, state: Mutex::default() })
+        let folder = folder.join("spill");
+        Arc::new(SpillSpace { folder, total, max_files: 8, look, state: Mutex::default() })
     }
 
     fn file(spill: &Arc<StatementSpill>) -> Arc<dyn SpillFile> {
@@ -258,6 +301,23 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path().join("spill")).unwrap().count(), 0);
         drop((spilled, writer));
         assert_eq!(space.state.lock().used, 0);
+    }
+
+    #[test]
+    fn an_organisation_opens_half_of_the_files_that_the_others_leave() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path(), 1_000, disk_space);
+        let [acme, zen] = ["acme", "zen"].map(|name| space.for_owner(Some(name.to_owned())));
+        let mut held: Vec<_> = (0..4).map(|_| file(&acme)).collect();
+        assert!(Files(Arc::clone(&acme)).create_temp_file("test").is_err() && acme.is_refused());
+        let of_zen = file(&zen);
+        assert!(!zen.is_refused());
+        held.pop();
+        drop(of_zen);
+        drop(file(&acme));
+        drop(held);
+        let state = space.state.lock();
+        assert!(state.files == 0 && state.owners_files.is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Statements that are answered as PostgreSQL answers them, over rows in memory and in files.
 
+use arrow::array::AsArray;
 use futures::TryStreamExt;
 use gatelog::record::{Message, json};
 use gatelog::{Engine, ErrorKind, Params, Record};
@@ -202,6 +203,37 @@ async fn least_and_greatest_are_right_over_files_of_nulls() {
                  where least = 0.5 and most = 900.0";
     for _ in 0..60 {
         assert_eq!(number(&engine.reader(), query).await, 1);
+    }
+    engine.close().await.unwrap();
+}
+
+/// The rows after an OFFSET come in the order of the statement, however many batches they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_after_an_offset_keep_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(2_000));
+    let records = (0..30_000).map(|number| Record {
+        request: if number < 6_000 { body(&text) } else { Message::default() },
+        ..record(&format!("{:05}", number * 7_919 % 30_000))
+    });
+    engine.append(records.collect()).await.unwrap();
+    engine.flush().await.unwrap();
+    for statement in [
+        "select id from logs order by id offset 5",
+        "select id, request.body as b from logs order by id limit 9000 offset 300",
+        "select id from (select id, length(request.body) from logs order by id offset 300) s",
+    ] {
+        for _ in 0..4 {
+            let answer = engine.sql(statement, &Params::new()).await.unwrap();
+            let batches: Vec<_> = answer.batches.try_collect().await.unwrap();
+            let ids: Vec<String> = batches
+                .iter()
+                .flat_map(|batch| batch.column(0).as_string_view().iter().flatten())
+                .map(str::to_owned)
+                .collect();
+            assert!(ids.len() > 5_000 && ids.is_sorted(), "{statement}");
+        }
     }
     engine.close().await.unwrap();
 }

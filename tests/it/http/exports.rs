@@ -664,8 +664,8 @@ async fn denied_fields_are_exported_by_nobody() {
     let path = format!("{EXPORTS}/{open}");
     let named = json!({ "requested_data": ["id", "cost"] });
     for (key, method, path, body, words) in [
-        (key, Method::POST, EXPORTS, &named, "`cost` is denied"),
-        (key, Method::PUT, path.as_str(), &named, "`cost` is denied"),
+        (key, Method::POST, EXPORTS, &named, "`cost` may not be exported"),
+        (key, Method::PUT, path.as_str(), &named, "`cost` may not be exported"),
         (
             "acme search",
             Method::POST,
@@ -685,7 +685,7 @@ async fn denied_fields_are_exported_by_nobody() {
             Method::POST,
             "/v1/export",
             &json!({ "columns": ["id", "cost"] }),
-            "`cost` is denied",
+            "`cost` may not be exported",
         ),
         // How many records match would tell the values.
         (
@@ -693,7 +693,7 @@ async fn denied_fields_are_exported_by_nobody() {
             Method::POST,
             EXPORTS,
             &json!({ "filters": { "cost_max": "0.3" } }),
-            "`cost` is denied",
+            "`cost` may not be exported",
         ),
         (
             key,
@@ -710,8 +710,20 @@ async fn denied_fields_are_exported_by_nobody() {
             "`ai_provider`",
         ),
         // Jobs of the time before.
-        (key, Method::POST, &format!("{EXPORTS}/{job}/start"), &Value::Null, "`cost` is denied"),
-        (key, Method::POST, &format!("{EXPORTS}/{dear}/start"), &Value::Null, "`cost` is denied"),
+        (
+            key,
+            Method::POST,
+            &format!("{EXPORTS}/{job}/start"),
+            &Value::Null,
+            "`cost` may not be exported",
+        ),
+        (
+            key,
+            Method::POST,
+            &format!("{EXPORTS}/{dear}/start"),
+            &Value::Null,
+            "`cost` may not be exported",
+        ),
     ] {
         let (message, _) =
             failure(failing(&server, key, method, path, body), StatusCode::FORBIDDEN).await;
