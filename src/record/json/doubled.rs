@@ -22,8 +22,12 @@ struct Open {
     key_is_next: bool,
 }
 
-/// Member of an open object: the range of its key, including the quotes.
-type Member = Range<usize>;
+/// Member of an open object.
+struct Member {
+    /// Range of its key, including the quotes.
+    key: Range<usize>,
+    has_escape: bool,
+}
 
 /// Removes the earlier members of duplicate keys from a valid JSON text.
 pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
@@ -59,7 +63,8 @@ fn superseded(text: &str) -> Vec<Range<usize>> {
                 let end = (string_end(bytes, at + 1) + 1).min(bytes.len());
                 if let Some(object) = open.last_mut().filter(|object| object.key_is_next) {
                     object.key_is_next = false;
-                    members.push(at..end);
+                    let has_escape = bytes[at..end].contains(&b'\\');
+                    members.push(Member { key: at..end, has_escape });
                 }
                 at = end;
                 continue;
@@ -88,10 +93,10 @@ fn superseded(text: &str) -> Vec<Range<usize>> {
 /// Adds the members of one object that a later one replaces.
 fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
     let mut replace =
-        |earlier: usize| found.push(members[earlier].start..members[earlier + 1].start);
+        |earlier: usize| found.push(members[earlier].key.start..members[earlier + 1].key.start);
     if members.len() <= FEW {
         for (earlier, member) in members.iter().enumerate() {
-            let is_same = |later: &Member| compare(text, member, later) == Ordering::Equal;
+            let is_same = |later: &Member| are_equal(text, member, later);
             if members[earlier + 1..].iter().any(is_same) {
                 replace(earlier);
             }
@@ -108,12 +113,19 @@ fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Compares two keys. Keys without escapes are compared by length first, which distinguishes most
-/// of them.
+/// Returns true if two keys are equal. Lengths distinguish most keys without escapes.
+fn are_equal(text: &str, a: &Member, b: &Member) -> bool {
+    if a.has_escape || b.has_escape {
+        return compare(text, a, b) == Ordering::Equal;
+    }
+    a.key.len() == b.key.len() && text.as_bytes()[a.key.clone()] == text.as_bytes()[b.key.clone()]
+}
+
+/// Orders two keys, by length first.
 fn compare(text: &str, a: &Member, b: &Member) -> Ordering {
-    let [a, b] = [a, b].map(|place| text.get(place.clone()).unwrap_or_default());
-    let [plain_a, plain_b] = [a, b].map(|key| !key.as_bytes().contains(&b'\\'));
-    if plain_a && plain_b {
+    let has_escape = a.has_escape || b.has_escape;
+    let [a, b] = [a, b].map(|member| text.get(member.key.clone()).unwrap_or_default());
+    if !has_escape {
         return a.len().cmp(&b.len()).then_with(|| a.cmp(b));
     }
     let [a, b] = [a, b].map(unquote);
