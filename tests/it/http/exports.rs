@@ -700,7 +700,7 @@ async fn denied_fields_are_exported_by_nobody() {
             Method::PUT,
             path.as_str(),
             &json!({ "filters": { "cost_min": 0.1 } }),
-            "nor used in a filter",
+            "also in filters",
         ),
         (
             "acme search",
