@@ -693,7 +693,7 @@ async fn denied_fields_are_exported_by_nobody() {
             Method::POST,
             EXPORTS,
             &json!({ "filters": { "cost_max": "0.3" } }),
-            "`cost` may not be exported",
+            "access to `cost` is denied",
         ),
         (
             key,
@@ -715,14 +715,14 @@ async fn denied_fields_are_exported_by_nobody() {
             Method::POST,
             &format!("{EXPORTS}/{job}/start"),
             &Value::Null,
-            "`cost` may not be exported",
+            "access to `cost` is denied",
         ),
         (
             key,
             Method::POST,
             &format!("{EXPORTS}/{dear}/start"),
             &Value::Null,
-            "`cost` may not be exported",
+            "access to `cost` is denied",
         ),
     ] {
         let (message, _) =
