@@ -175,8 +175,8 @@ impl Denied {
         }
         let denied: Vec<&str> = denied.into_iter().collect();
         Err(Error::denied(format!(
-            "access to `{}` is denied to this organisation or workspace, also in filters, orders and replays; leave it out, or \
-             ask the operator",
+            "`{}` may not be exported or read by this organisation or workspace, nor used in a filter, an order or a replay; \
+             leave it out, or ask the operator",
             denied.join("`, `")
         )))
     }
@@ -275,7 +275,7 @@ mod tests {
         assert!(named(&["id", "cost_currency"]).is_ok());
         let refused = denied.check_filter(["ai_model", "cost", "metadata.value.team"]).unwrap_err();
         assert!(
-            refused.message().starts_with("access to `cost`, `metadata` is denied"),
+            refused.message().starts_with("`cost`, `metadata` may not be exported"),
             "{refused}"
         );
         assert!(denied.check_filter(["ai_model"]).is_ok());
