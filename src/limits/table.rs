@@ -164,6 +164,13 @@ fn query_limits() -> Vec<Limit> {
             "spill_bytes",
             "422",
         ),
+        line(
+            "open files of spilled rows",
+            "half of the open files that the process may have",
+            HALF,
+            "",
+            "422",
+        ),
     ]
 }
 

@@ -81,6 +81,10 @@ fn shown(resource: &str) -> Option<Shown> {
             "query/spill.rs",
             "an_organisation_spills_half_of_what_the_others_leave",
         )),
+        "open files of spilled rows" => Some(Shown::Unit(
+            "query/spill.rs",
+            "an_organisation_opens_half_of_the_files_that_the_others_leave",
+        )),
         "entries of the catalog" => {
             Some(Shown::Unit("catalog/limits_tests.rs", "no_organisation_makes_the_document_large"))
         }
