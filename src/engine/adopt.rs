@@ -11,22 +11,22 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::ParamValues;
 use futures::{StreamExt, TryStreamExt};
 
+use super::append_parts::state_key;
 use super::lock::{FolderLock, lock};
 use super::table_state::ids_of_files;
 use super::{Dependencies, Threads, claim, identity};
 use crate::catalog::Catalog;
 use crate::config::{Config, Found};
-use crate::dedupe::{KeyHasher, feedback_id};
+use crate::dedupe::KeyHasher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::{Limits, Queries};
 use crate::record::json::read_batch;
-use crate::record::{self, BatchBuilder, Rows};
+use crate::record::{self, BatchBuilder, Feedback, Rows};
 use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, FileIndex, Table};
@@ -161,8 +161,10 @@ impl Stored {
         frames: &[(Kind, RecordBatch)],
     ) -> Result<Self> {
         let keys = KeyHasher::random();
-        let wanted: HashSet<u128> =
-            frames.iter().flat_map(|(kind, batch)| keys_of(&keys, *kind, batch)).collect();
+        let mut wanted = HashSet::new();
+        for (kind, batch) in frames {
+            wanted.extend(keys_of(&keys, *kind, batch)?);
+        }
         let mut stored = HashMap::new();
         if let Some(table) = Table::open(store, Rows::Logs).await? {
             let mut ids = ids_of_files(queries, &keys, files_of(&table)).await?;
@@ -174,12 +176,12 @@ impl Stored {
         if let Some(table) = Table::open(store, Rows::Feedback).await? {
             let view = View::with_files(Rows::Feedback, FileIndex::new(files_of(&table)));
             let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
-            let text =
-                "select organisation_id, workspace_slug, id, updated_at from feedback_history";
+            let text = "select organisation_id, workspace_slug, id, created_at, updated_at, value, weight \
+                from feedback_history";
             let mut rows =
                 queries.run(view, text, ParamValues::Map(HashMap::new()), limits).await?.batches;
             while let Some(batch) = rows.next().await {
-                let found = keys_of(&keys, Kind::Feedback, &batch?);
+                let found = keys_of(&keys, Kind::Feedback, &batch?)?;
                 let found = found.into_iter().filter(|key| wanted.contains(key));
                 stored.extend(found.map(|key| (key, false)));
             }
@@ -190,7 +192,7 @@ impl Stored {
     /// Returns the rows of a frame that are to be written again. A part whose record is stored
     /// becomes a late part; it adds nothing if the record has it already or was stored whole.
     fn rest(&self, kind: Kind, batch: &RecordBatch) -> Result<Vec<Payload>> {
-        let states: Vec<Option<bool>> = keys_of(&self.keys, kind, batch)
+        let states: Vec<Option<bool>> = keys_of(&self.keys, kind, batch)?
             .iter()
             .map(|key| self.stored.get(key).copied())
             .collect();
@@ -229,32 +231,18 @@ fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<
 }
 
 /// Returns the key of each row of a frame.
-fn keys_of(keys: &KeyHasher, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
+fn keys_of(keys: &KeyHasher, kind: Kind, batch: &RecordBatch) -> Result<Vec<u128>> {
     if kind != Kind::Feedback {
-        return keys.keys_of_batch(batch);
+        return Ok(keys.keys_of_batch(batch));
     }
-    let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
-    let times = batch
-        .column_by_name("updated_at")
-        .map(|column| column.as_primitive::<TimestampMicrosecondType>());
-    let (Some(organisations), Some(workspaces), Some(ids), Some(times)) =
-        (text("organisation_id"), text("workspace_slug"), text("id"), times)
-    else {
-        return Vec::new();
-    };
-    let key = |row| {
-        let workspace = workspaces.is_valid(row).then(|| workspaces.value(row));
-        let updated_at = if times.is_valid(row) { times.value(row) } else { 0 };
-        keys.key(organisations.value(row), workspace, &feedback_id(ids.value(row), updated_at))
-    };
-    (0..batch.num_rows()).map(key).collect()
+    Ok(Feedback::from_batch(batch)?.iter().map(|row| state_key(keys, row)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::parts::RecordPart;
-    use crate::record::Record;
+    use crate::record::{FeedbackBuilder, Record};
 
     #[test]
     fn stored_rows_are_left_out_and_parts_of_stored_records_become_late() {
@@ -283,5 +271,24 @@ mod tests {
             assert!(of_whole.is_empty(), "a part of a record that was stored whole");
         }
         assert!(stored.rest(Kind::Logs, &batch.slice(0, 2)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn two_states_of_feedback_within_one_microsecond_are_two() {
+        let keys = KeyHasher::random();
+        let at = |micros| chrono::DateTime::from_timestamp_micros(micros);
+        let state = |value| Feedback {
+            id: Some("f".to_owned()),
+            organisation_id: Some("acme".to_owned()),
+            created_at: at(1),
+            updated_at: at(2),
+            value: Some(value),
+            ..Feedback::default()
+        };
+        let mut builder = FeedbackBuilder::new();
+        [1.0, -1.0].iter().for_each(|value| builder.append(&state(*value)));
+        let found = keys_of(&keys, Kind::Feedback, &builder.finish()).unwrap();
+        assert_eq!(found, [1.0, -1.0].map(|value| state_key(&keys, &state(value))));
+        assert_ne!(found[0], found[1]);
     }
 }

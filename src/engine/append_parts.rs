@@ -17,7 +17,7 @@ use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};
 
 /// Returns the key of a state of feedback: a state that is sent again is stored once.
-fn state_key(keys: &KeyHasher, row: &Feedback) -> u128 {
+pub(super) fn state_key(keys: &KeyHasher, row: &Feedback) -> u128 {
     let organisation = row.organisation_id.as_deref().unwrap_or_default();
     let updated_at = row.updated_at.map_or(0, |at| at.timestamp_micros());
     // Two clients may change it within one microsecond.
