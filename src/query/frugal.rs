@@ -74,7 +74,7 @@ impl PhysicalOptimizerRule for MergeJoins {
     }
 }
 
-/// Returns the merge join that answers as a hash join does; none if there is none.
+/// Returns the merge join that answers as a hash join does, or `None` if no merge join can.
 fn merge_join(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let join = node.downcast_ref::<HashJoinExec>()?;
     if join.null_aware || join.projection.is_some() || join.fetch().is_some() {
@@ -92,7 +92,7 @@ fn merge_join(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     Some(Arc::new(merged.ok()?))
 }
 
-/// Returns whether the statement of a session saves memory.
+/// Returns true if the statement of a session saves memory.
 pub(super) fn is_frugal(config: &SessionConfig) -> bool {
     config.get_extension::<Frugal>().is_some()
 }

@@ -33,7 +33,7 @@ const ROUNDS: u64 = 100;
 const WRITERS: u64 = 4;
 const KEY: &str = "crash-test-key";
 
-/// What the clients know.
+/// Knowledge of the clients.
 #[derive(Default)]
 struct Journal {
     acked: BTreeSet<String>,

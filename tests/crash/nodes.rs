@@ -30,7 +30,7 @@ fn settings(weed: &Weed, bucket: &str, folder: &Path) -> Vec<(&'static str, Stri
     ]
 }
 
-/// What a node has, once it has seen what the other one flushed.
+/// Returns the rows of a node, once it has seen the flushes of the other one.
 async fn settled(address: &str, journal: &Journal) -> BTreeMap<String, u64> {
     let started = Instant::now();
     loop {

@@ -19,7 +19,7 @@ use super::{KEY, Server};
 const ROUNDS: u64 = 40;
 const WRITERS: u64 = 4;
 
-/// What was acked: of a record its figures and its content, of feedback its value.
+/// Acked data: of a record its metrics and its content, of feedback its value.
 #[derive(Clone, Default)]
 struct Journal {
     record_parts: BTreeMap<String, [bool; 2]>,
@@ -133,7 +133,7 @@ async fn rows(address: &str, query: &str) -> Vec<Vec<String>> {
     text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
 }
 
-/// What was acked of records and is not in their rows. Late halves come into theirs after a flush.
+/// Returns the acked parts that are missing from the rows. Late parts arrive after a flush.
 async fn missing(address: &str, journal: &Journal, round: u64) -> Vec<String> {
     let mut found: BTreeMap<String, [bool; 2]> = BTreeMap::new();
     let query = "select id, total_units is not null, response.body is not null from logs";

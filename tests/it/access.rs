@@ -1,4 +1,4 @@
-//! Who may do what: every route with every kind of key, foreign things that must look like unknown
+//! Permissions: every route with every kind of key, foreign things that must look like unknown
 //! ones, and the commands that make organisations and keys.
 
 use std::collections::BTreeSet;

@@ -204,7 +204,7 @@ async fn rows(engine: &Engine, query: &str) -> gatelog::Result<usize> {
 
 #[tokio::test]
 async fn a_report_over_one_day_reads_one_file() {
-    // The footer; the column that the day is told by; the other columns. The file is small, so the
+    // The footer; the column of the day; the other columns. The file is small, so the
     // cache has it whole.
     for (cache, cold, warm) in
         [(Cache::None, "3 get file", "2 get file"), (Cache::Disk, "1 get file", "none")]
@@ -288,7 +288,7 @@ async fn a_flush_puts_files_counts_and_a_commit() {
     assert_eq!(store.taken(), "none");
 }
 
-/// A store that is away is told as such, whether a footer is read or, with that in memory, the
+/// A store that is away is reported as such, whether a footer is read or, with that in memory, the
 /// rows.
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_no_damage() {

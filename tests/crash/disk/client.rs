@@ -1,4 +1,4 @@
-//! What clients sent and what was acked, in the order of the disk's operations, and what must
+//! The requests and acks of clients, in the order of the disk's operations, and what must
 //! therefore be there.
 
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl<T: PartialEq + Clone + fmt::Debug> Allowed<T> {
     }
 }
 
-/// What must and what may be there.
+/// Rows that must be there, and rows that may be there.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     records: BTreeMap<String, bool>,
@@ -103,7 +103,7 @@ pub struct Row {
     pub request: Option<String>,
 }
 
-/// What an engine shows.
+/// Rows that an engine shows.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     pub rows: Vec<Row>,
@@ -115,7 +115,7 @@ pub struct Shown {
 }
 
 impl Expected {
-    /// What is expected when the disk had done so many operations.
+    /// Returns the expectation after so many operations of the disk.
     pub fn at(events: &[Event], step: usize) -> Self {
         let mut expected = Self::default();
         for event in events.iter().filter(|event| event.at <= step) {
@@ -224,7 +224,7 @@ impl Expected {
     }
 }
 
-/// What a record is, by its id.
+/// Returns the record with this id.
 pub fn record(id: &str) -> Record {
     let row = row_of(id);
     let body = row.request.map(|text| format!("{{\"text\":\"{text}\"}}"));

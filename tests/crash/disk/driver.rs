@@ -68,7 +68,7 @@ pub async fn open(disk: &SimDisk, folder: &str, join_seconds: u64) -> Result<Eng
     .await
 }
 
-/// What `gatelog doctor` has to say against a folder.
+/// Returns the faults that `gatelog doctor` finds in a folder.
 pub async fn complaints(disk: &SimDisk, folder: &str, join_seconds: u64) -> Result<Vec<String>> {
     let findings = doctor_of(&store(disk, folder)?, &config(join_seconds), &|_, _, _| ()).await?;
     // A write that was interrupted before its ack is what a power cut leaves.
@@ -85,7 +85,7 @@ async fn batches(engine: &Engine, text: &str) -> Result<Vec<RecordBatch>> {
 const ROWS: &str = "select id, organisation_id, total_units, cost, request['body'] from logs";
 const FEEDBACK: &str = "select id, cast(value as bigint) from feedback";
 
-/// What an engine shows of records, feedback and the catalog.
+/// Returns records, feedback and catalog as an engine shows them.
 pub async fn shown(engine: &Engine) -> Result<Shown> {
     let mut shown = Shown::default();
     for batch in batches(engine, ROWS).await? {
@@ -132,11 +132,11 @@ pub struct Driver {
     pub engine: Option<Engine>,
     pub events: Vec<Event>,
     pub join_seconds: u64,
-    /// How many operations the disk had done when each process started.
+    /// Number of operations that the disk had done when each process started.
     pub starts: Vec<usize>,
-    /// What failed.
+    /// The operation that failed.
     pub errors: Vec<String>,
-    /// What an engine answered that it must not answer.
+    /// A wrong answer of an engine.
     pub wrong: Vec<String>,
 }
 

@@ -145,7 +145,7 @@ impl File {
         self.dirty.is_empty() && self.lost.is_empty() && self.seen.bytes.len() == self.kept_size
     }
 
-    /// What a cut leaves of it.
+    /// Returns the bytes of it that a cut leaves.
     pub fn cut(&self, model: Model, random: &mut SmallRng) -> Arc<Content> {
         if self.is_durable() {
             return Arc::clone(&self.kept);

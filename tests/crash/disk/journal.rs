@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::medium::{Id, Image, Medium, Model};
 
-/// What became of a sync.
+/// Outcome of a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All is durable.
@@ -83,7 +83,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What a disk did since a state of it, which is known in both models of names.
+/// Operations of a disk since a state of it, which is known in both models of names.
 #[derive(Clone, Debug)]
 pub struct Recording {
     pub posix: Medium,
@@ -100,7 +100,7 @@ impl Recording {
         }
     }
 
-    /// What a cut leaves now.
+    /// Returns the disk that a cut leaves now.
     pub fn cut(&self, model: Model) -> Image {
         if model.is_ordered() { self.ordered.cut(model) } else { self.posix.cut(model) }
     }

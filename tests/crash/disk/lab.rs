@@ -29,7 +29,7 @@ pub enum Trial {
     Full { run: Arc<Run>, room: usize },
 }
 
-/// How an image is looked at.
+/// Mode in which an image is inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Look {
     Plain,
@@ -44,14 +44,14 @@ enum Look {
 /// Tells apart what was looked at: the digest of an image, and how.
 type Key = ([u8; 32], Look);
 
-/// What was found on an image.
+/// Result of the inspection of an image.
 #[derive(Debug)]
 struct Found {
     shown: Result<Shown, String>,
     copy: Option<Result<Shown, String>>,
 }
 
-/// What all trials share.
+/// State that all trials share.
 #[derive(Debug, Default)]
 pub struct Lab {
     found: Mutex<HashMap<Key, Arc<Found>>>,
@@ -322,7 +322,7 @@ impl Lab {
         }
     }
 
-    /// What the engine shows before the power goes.
+    /// Answers of the engine before the power goes.
     async fn judge_live(&self, driver: &Driver, label: &str) {
         let Some(engine) = &driver.engine else { return };
         let judged = match driver::shown(engine).await {
@@ -419,7 +419,7 @@ async fn look_at(image: &Image, look: Look, join_seconds: u64, with_doctor: bool
     Found { shown, copy }
 }
 
-/// What an engine shows of a folder.
+/// Returns the answers of an engine over a folder.
 async fn look_in(
     disk: &SimDisk,
     folder: &str,

@@ -51,7 +51,7 @@ enum Name {
     Was(Id),
 }
 
-/// What a power cut leaves of what was not synced.
+/// Model of the data that a power cut leaves if it was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
     /// Nothing that was not synced.
@@ -81,7 +81,7 @@ pub struct Medium {
     next_unit: u64,
 }
 
-/// What a disk holds after a power cut.
+/// Contents of a disk after a power cut.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     folders: BTreeMap<Id, Names>,
@@ -217,7 +217,7 @@ impl Medium {
         self.settled.insert(unit.number);
     }
 
-    /// What the disk holds if the power goes now.
+    /// Returns the contents of the disk if the power goes now.
     pub fn cut(&self, model: Model) -> Image {
         let seed = match model {
             Model::Subset { seed } | Model::LongerJournal { seed } => seed,

@@ -1,4 +1,4 @@
-//! What engines are busy with when the power goes, a process dies, or a sync fails.
+//! The work of engines when the power goes, a process dies, or a sync fails.
 
 use std::sync::Arc;
 
@@ -46,12 +46,12 @@ impl Scenario {
         Self::Reopen,
     ];
 
-    /// How long parts of records wait for the rest.
+    /// Time that parts of records wait for the rest.
     pub fn join_seconds(self) -> u64 {
         if self == Self::LateParts { 0 } else { 1_000_000 }
     }
 
-    /// What was done before.
+    /// Work before the fault.
     async fn prepare(self, driver: &mut Driver) {
         if self == Self::FirstStart {
             return;
@@ -134,7 +134,7 @@ impl Scenario {
         driver.end();
     }
 
-    /// What is done while it happens.
+    /// Work during the fault.
     pub async fn act(self, driver: &mut Driver) {
         if self == Self::Copy {
             driver.copy().await;

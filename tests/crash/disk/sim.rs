@@ -26,7 +26,7 @@ pub fn now() -> DateTime<Utc> {
     DateTime::from_timestamp_millis(now_ms()).unwrap_or_default()
 }
 
-/// What goes wrong on a disk.
+/// Fault of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     #[default]
@@ -57,7 +57,7 @@ impl fmt::Debug for SimDisk {
     }
 }
 
-/// What a listing says of a file.
+/// Entry of a listing for a file.
 pub struct Found {
     pub path: String,
     pub size: usize,
@@ -77,12 +77,12 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many operations it did.
+    /// Number of its operations.
     pub fn len(&self) -> usize {
         self.state().steps.len()
     }
 
-    /// What it did since it began with a state in both models of names.
+    /// Its operations since it began with a state in both models of names.
     pub fn recording(&self, posix: Medium, ordered: Medium) -> Recording {
         Recording { posix, ordered, steps: self.state().steps.clone() }
     }
@@ -97,7 +97,7 @@ impl SimDisk {
         (state.fault, state.syncs, state.failed) = (fault, 0, None);
     }
 
-    /// What failed, if the fault came.
+    /// The operation that failed, if the fault came.
     pub fn failed(&self) -> Option<Step> {
         self.state().failed.clone()
     }

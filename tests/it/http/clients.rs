@@ -1,5 +1,5 @@
-//! What clients other than ours send: callbacks of gateways, logs that are sent again, costs, and
-//! what must never be kept.
+//! Requests of other clients: callbacks of gateways, logs that are sent again, costs, and data that
+//! must never be kept.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -107,8 +107,8 @@ fn as_gateway(server: &Server, method: Method, path: &str, body: &str) -> Reques
     request.body(body.to_owned())
 }
 
-/// Sends what was recorded. Whatever the gateway asks for that there is not, it is told so
-/// politely.
+/// Sends the recorded requests. A request for something that does not exist gets a refusal that the
+/// gateway understands.
 async fn replay(server: &Server, requests: &[Sent]) {
     for Sent { method, path, body } in requests {
         let mut request = as_gateway(server, method.clone(), path, body);
