@@ -82,8 +82,6 @@
 //! # }
 //! ```
 
-#[doc(hidden)]
-pub mod cli;
 pub mod http;
 pub mod engine;
 #[doc(hidden)]
@@ -112,12 +110,12 @@ pub mod record;
 pub mod store;
 #[doc(hidden)]
 pub mod limits;
+pub mod guide;
 mod clock;
 pub mod config;
-mod time;
+pub mod time;
 pub mod error;
 mod nearest;
-pub mod guide;
 
 pub use config::Config;
 pub use engine::{Answer, AppendError, Engine, ExportRequest, Job, Params, Reader, Receipt};

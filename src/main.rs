@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use gatelog::cli;
+mod cli;
 
 // Queries and ingestion allocate and free buffers of megabytes on many threads at once. glibc's
 // allocator keeps most of the freed memory in per-thread arenas, so the resident memory of a server

@@ -13,31 +13,30 @@ const MAX_EXPONENT: i32 = 30;
 const JAVASCRIPT: &str = "%a %b %d %Y %H:%M:%S GMT%z";
 
 /// Requirements of a parameter that is a time, for the message of a refusal.
-pub(crate) const EXPECTED: &str =
-    "a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z";
+pub const EXPECTED: &str = "a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z";
 
 /// Parses the value of a parameter; the refusal names it. A bare date is its first instant.
-pub(crate) fn parse_parameter(name: &str, text: &str) -> Result<DateTime<Utc>> {
+pub fn parse_parameter(name: &str, text: &str) -> Result<DateTime<Utc>> {
     parse(text).ok_or_else(|| Error::invalid(format!("`{name}` is `{text}`; expected {EXPECTED}")))
 }
 
 /// Formats a time to the second, as RFC 3339 in UTC.
-pub(crate) fn seconds(at: DateTime<Utc>) -> String {
+pub fn seconds(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// Formats a time to the millisecond, as RFC 3339 in UTC.
-pub(crate) fn millis(at: DateTime<Utc>) -> String {
+pub fn millis(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Formats a time to the microsecond, as RFC 3339 in UTC.
-pub(crate) fn micros(at: DateTime<Utc>) -> String {
+pub fn micros(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 /// Formats a time with as many digits after the second as it needs: none, 3, 6 or 9.
-pub(crate) fn shortest(at: DateTime<Utc>) -> String {
+pub fn shortest(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
@@ -50,7 +49,7 @@ pub(crate) fn shortest(at: DateTime<Utc>) -> String {
 /// (UTC), missing seconds, and a blank that was the `+` of a query string. The result is truncated
 /// to the microsecond. Years after 9999 or before 0 are refused, because RFC 3339 cannot write
 /// them.
-pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
+pub fn parse(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
     let micros = match DateTime::parse_from_rfc3339(text) {
         Ok(at) => at.timestamp_micros(),

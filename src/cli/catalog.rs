@@ -15,11 +15,11 @@ use super::config::columns;
 use super::maintain::json;
 use super::output::{print, say};
 use super::settings::Context;
-use crate::catalog::{Access, Catalog};
-use crate::engine;
-use crate::error::{Error, Result};
-use crate::store::Store;
-use crate::time;
+use gatelog::engine;
+use gatelog::engine::{Access, Catalog};
+use gatelog::error::{Error, Result};
+use gatelog::store::Store;
+use gatelog::time;
 
 /// Name of the caller in the catalog's records.
 pub(super) const CLI: &str = "cli";

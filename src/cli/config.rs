@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use super::exit::Done;
 use super::output::print;
 use super::settings::Context;
-use crate::config::{Config, Origin, SETTINGS, Secret, Setting, is_size};
-use crate::error::Result;
+use gatelog::config::{Config, Origin, SETTINGS, Secret, Setting, is_size};
+use gatelog::error::Result;
 
 /// Prints every setting with its value, unit, meaning and source
 #[derive(Debug, clap::Args)]
@@ -113,7 +113,7 @@ pub(super) fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Layers;
+    use gatelog::config::Layers;
 
     fn context(file: &str) -> Context {
         let file = Some(("gatelog.toml".to_owned(), file.to_owned()));

@@ -12,12 +12,12 @@ use super::maintain::{Format, json};
 use super::output::{print, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use crate::catalog::Catalog;
-use crate::config::{Config, Schedule};
-use crate::copy;
-use crate::engine::{self, Dependencies, Engine};
-use crate::error::{Error, Result};
-use crate::store::Store;
+use gatelog::config::{Config, Schedule};
+use gatelog::copy;
+use gatelog::engine::Catalog;
+use gatelog::engine::{self, Dependencies, Engine};
+use gatelog::error::{Error, Result};
+use gatelog::store::Store;
 
 /// Copies all data from one folder or bucket to another, and verifies it
 #[derive(Debug, clap::Args)]

@@ -12,10 +12,10 @@ use super::catalog::{CLI, FormArgs, confirm, open, operator, tell};
 use super::exit::Done;
 use super::progress::thousands;
 use super::settings::Context;
-use crate::catalog::{Document, ErasureSelector, ErasureView, arrival};
-use crate::engine::Reader;
-use crate::error::Result;
-use crate::logs::Erasing;
+use gatelog::engine::Reader;
+use gatelog::engine::{Document, ErasureSelector, ErasureView, arrival};
+use gatelog::error::Result;
+use gatelog::logs::Erasing;
 
 /// Erases the records of an organisation, of one of its users, or with given ids, and the feedback
 /// on them

@@ -9,8 +9,8 @@ use super::maintain::{Format, json};
 use super::output::{complete, print, say};
 use super::progress::{Progress, Unit};
 use super::settings::Context;
-use crate::engine::{self, Finding, Severity};
-use crate::error::Result;
+use gatelog::engine::{self, Finding, Severity};
+use gatelog::error::Result;
 
 /// Verifies the write-ahead log, the table and its files, and prints findings with remedies
 #[derive(Debug, clap::Args)]

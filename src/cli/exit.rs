@@ -5,7 +5,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use super::output::{StdoutClosed, say};
-use crate::error::{Error, ErrorKind, Result};
+use gatelog::error::{Error, ErrorKind, Result};
 
 /// Result of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,8 @@ fn code(kind: ErrorKind) -> u8 {
         ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Conflict | ErrorKind::Limit => 2,
         ErrorKind::NotFound => 3,
         ErrorKind::Busy => 4,
-        ErrorKind::Damaged | ErrorKind::Storage | ErrorKind::Closed | ErrorKind::Internal => 5,
+        // Damage, storage, a closed engine and defects.
+        _ => 5,
     }
 }
 

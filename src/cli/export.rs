@@ -16,8 +16,8 @@ use super::exit::{Done, interruptible};
 use super::output::{PartialFile, Sink, file_error, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use crate::engine::{ExportRequest, Reader};
-use crate::error::{Error, Result};
+use gatelog::engine::{ExportRequest, Reader};
+use gatelog::error::{Error, Result};
 
 /// Bytes at the end of a file that are read at once to find its last line.
 const BLOCK_BYTES: u64 = 64 << 10;

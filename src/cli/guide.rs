@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use super::exit::Done;
 use super::output::print;
-use crate::error::{Error, Result};
-use crate::guide::{PAGES, Page, page};
-use crate::nearest::{clip, hint};
+use gatelog::error::Result;
+use gatelog::guide::{PAGES, find};
 
 /// Prints a page of the guide, or lists the pages
 #[derive(Debug, clap::Args)]
@@ -28,13 +27,6 @@ pub(super) fn run(args: &Args) -> Result<Done> {
         None => print(&list())?,
     }
     Ok(Done::Success)
-}
-
-fn find(name: &str) -> Result<&'static Page> {
-    page(name).ok_or_else(|| {
-        let hint = hint(name, PAGES.iter().map(Page::name), "pages", "`gatelog guide`");
-        Error::not_found(format!("the guide has no page `{}`; {hint}", clip(name)))
-    })
 }
 
 fn list() -> String {

@@ -11,9 +11,9 @@ use super::exit::Done;
 use super::maintain::json;
 use super::output::{print, say};
 use super::settings::Context;
-use crate::catalog::{CreatedKey, Document, KeyView, NewKey, Scope, key_text};
-use crate::engine::Dependencies;
-use crate::error::Result;
+use gatelog::engine::Dependencies;
+use gatelog::engine::{CreatedKey, Document, KeyView, NewKey, Scope, key_text};
+use gatelog::error::Result;
 
 /// Creates, lists and revokes API keys
 #[derive(Debug, clap::Args)]
@@ -118,7 +118,7 @@ async fn list(context: &Context, args: ListArgs) -> Result<()> {
     if let Some(organisation) = &args.org {
         state.document.known_organisation(organisation, &operator())?;
     }
-    let access = crate::catalog::Access { organisation: args.org, ..operator() };
+    let access = gatelog::engine::Access { organisation: args.org, ..operator() };
     let shown = state.document.shown_keys(&access, Utc::now());
     let head = ["id", "organisation", "workspace", "scopes", "state", "created", "expires", "name"];
     print_all(args.form.format, head, &shown, |key| {

@@ -38,7 +38,7 @@ use clap::{Parser, Subcommand};
 pub use exit::{Done, exit};
 use settings::{Context, Global};
 
-use crate::error::Result;
+use gatelog::error::Result;
 
 /// The log engine for LLM gateways: stores a record of every call as Parquet in a Delta table,
 /// answers SQL, streams JSONL.

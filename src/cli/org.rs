@@ -11,8 +11,8 @@ use super::catalog::{
 };
 use super::exit::Done;
 use super::settings::Context;
-use crate::catalog::{Document, Organisation, OrganisationView};
-use crate::error::{Error, Result};
+use gatelog::engine::{Document, Organisation, OrganisationView};
+use gatelog::error::{Error, Result};
 
 /// Creates, changes, lists and deletes organisations
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{Error, Result};
+use gatelog::error::{Error, Result};
 
 /// Prints a message to stderr, with the commands in it completed. A closed stderr is not an error.
 macro_rules! say {

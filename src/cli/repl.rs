@@ -20,8 +20,8 @@ use super::output::{StdoutClosed, say};
 use super::running::timed;
 use super::settings::Context;
 use super::statements;
-use crate::engine::Params;
-use crate::error::{Error, Result};
+use gatelog::engine::Params;
+use gatelog::error::{Error, Result};
 
 const HELP: &str = "\
 statements end with `;`    Ctrl-C cancels    Ctrl-D or \\q leaves

@@ -8,9 +8,9 @@ use super::exit::{Done, interruptible};
 use super::format::FormatArgs;
 use super::output::print;
 use super::settings::{self, Context};
-use crate::engine::{Params, Reader};
-use crate::error::Result;
-use crate::reports::{self, Param};
+use gatelog::engine::{Params, Reader};
+use gatelog::error::Result;
+use gatelog::reports::{self, Param};
 
 /// Runs a named report; without a name, lists the reports and their parameters
 #[derive(Debug, clap::Args)]

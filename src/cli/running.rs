@@ -6,8 +6,8 @@ use super::format::FormatArgs;
 use super::output::say;
 use super::progress::thousands;
 use super::settings::Context;
-use crate::engine::{Params, Reader};
-use crate::error::Result;
+use gatelog::engine::{Params, Reader};
+use gatelog::error::Result;
 
 /// Runs one statement, writes its rows and returns their number.
 pub(super) async fn statement_run(

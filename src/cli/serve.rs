@@ -11,10 +11,10 @@ use tokio::net::TcpListener;
 use super::exit::Done;
 use super::output::{file_error, say};
 use super::settings::Context;
-use crate::config::Secret;
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::http;
+use gatelog::config::Secret;
+use gatelog::engine::Engine;
+use gatelog::error::{Error, Result};
+use gatelog::http;
 
 /// Runs the server: ingests records, answers SQL and reports, and streams exports over HTTP
 #[derive(Debug, clap::Args)]

@@ -13,10 +13,9 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::output::{file_error, shell_word};
-use crate::config::{Config, Effective, Layers, Origin};
-use crate::engine::{Dependencies, Engine, Params};
-use crate::error::{Error, ErrorKind, Result};
-use crate::nearest::{clip, hint};
+use gatelog::config::{Config, Effective, Layers, Origin};
+use gatelog::engine::{Dependencies, Engine, Params};
+use gatelog::error::{Error, ErrorKind, Result};
 
 /// Levels of the log of the program.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -114,7 +113,7 @@ impl Global {
 /// it for the name of a module and log only that.
 fn filter(text: &str) -> Result<EnvFilter> {
     let wrong = |why: &str| {
-        Error::invalid(format!("environment variable `GATELOG_LOG` is `{}`; {why}", clip(text)))
+        Error::invalid(format!("environment variable `GATELOG_LOG` is `{text:.80}`; {why}"))
     };
     // Names of spans and fields may contain any character.
     let is_plain = !text.contains(['[', '{']);
@@ -123,10 +122,10 @@ fn filter(text: &str) -> Result<EnvFilter> {
     {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level.trim());
         if level.is_empty() || level.parse::<LevelFilter>().is_err() {
-            let hint = hint(level, LEVELS, "levels", "");
             return Err(wrong(&format!(
-                "`{}` is not a level (alone, or after a module as in `gatelog::wal=debug`); {hint}",
-                clip(level)
+                "`{level:.80}` is not a level (alone, or after a module as in \
+                 `gatelog::wal=debug`); the levels are {}",
+                LEVELS.join(", ")
             )));
         }
     }

@@ -12,8 +12,8 @@ use super::output::file_error;
 use super::running::statement_run;
 use super::settings::{self, Context};
 use super::{repl, statements};
-use crate::engine::Reader;
-use crate::error::{Error, Result};
+use gatelog::engine::Reader;
+use gatelog::error::{Error, Result};
 
 /// Runs SQL over the records; without a query, opens a prompt with history
 #[derive(Debug, clap::Args)]

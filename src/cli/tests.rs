@@ -1,5 +1,8 @@
-//! Tests of the documented command line: usage, examples, the README, and the commands that errors
-//! name.
+//! Tests of the documented command line: usage, examples, the README, the guide, and the commands
+//! that errors name.
+
+#[path = "../../tests/it/guide/blocks.rs"]
+mod blocks;
 
 use std::fs;
 use std::path::Path;
@@ -156,6 +159,40 @@ fn commands_of_readme_and_help_are_taken() {
             panic!("{place}: `{text}`: {error}");
         }
     }
+}
+
+#[test]
+fn commands_in_blocks_of_readme_and_guide_are_taken() {
+    let mut found = 0;
+    for block in blocks::blocks() {
+        let lines: Vec<String> = match block.kind() {
+            "console" => block.commands().into_iter().map(|(command, _)| command).collect(),
+            "sh" => block.text.replace("\\\n", " ").lines().map(str::to_owned).collect(),
+            _ => continue,
+        };
+        for words in lines.iter().flat_map(|line| invocations(line)) {
+            found += 1;
+            match super::Command::try_parse_from(&words) {
+                Err(error) if error.use_stderr() => panic!("{}: {words:?}: {error}", block.at()),
+                _ => {}
+            }
+        }
+    }
+    assert!(found > 60, "{found} commands were found");
+}
+
+/// Returns the words of each call of gatelog in a line of a shell.
+fn invocations(line: &str) -> Vec<Vec<String>> {
+    let is_start =
+        |before: &str| before.split_whitespace().all(|word| word.contains('=') || word == "$");
+    let line = line.replace("\\\n", " ");
+    let parts = line.split(['|', ';', '>', '&', '(']);
+    parts
+        .filter_map(|part| {
+            let at = part.find("gatelog ").filter(|at| is_start(&part[..*at]))?;
+            shlex::split(part[at..].split('#').next()?)
+        })
+        .collect()
 }
 
 /// Returns the string literals of a file that name a command, without comments and tests.

@@ -14,12 +14,12 @@ use super::maintain::{Format, json};
 use super::output::{print, say};
 use super::progress::thousands;
 use super::settings::Context;
-use crate::config::Config;
-use crate::engine::{self, Dependencies, Engine, LeftBehind};
-use crate::error::{Error, Result};
-use crate::store::Store;
-use crate::store::disk::LocalDisk;
-use crate::wal;
+use gatelog::config::Config;
+use gatelog::engine::{self, Dependencies, Engine, LeftBehind};
+use gatelog::error::{Error, Result};
+use gatelog::store::Store;
+use gatelog::store::disk::LocalDisk;
+use gatelog::wal;
 
 /// Maximum number of flushes until late parts are merged into their records, and the pause between
 /// two flushes.

@@ -10,6 +10,7 @@ mod adopt;
 mod append_parts;
 mod claim;
 mod doctor;
+mod erased;
 mod exports;
 mod flush_loop;
 mod identity;
@@ -76,6 +77,7 @@ pub use crate::parts::RecordPart;
 pub use crate::query::{Answer, Params};
 pub use adopt::LeftBehind;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
+pub use erased::ErasedRecords;
 pub use exports::NewExport;
 pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
 pub use lock::{FolderLock, lock};
@@ -220,8 +222,10 @@ impl Engine {
         self.append_of(Some(access), records).await
     }
 
-    /// [`Engine::append`] for records whose bodies `ingest` has checked to be JSON.
-    pub(crate) async fn append_parsed(&self, records: Vec<Record>) -> Result<Receipt, AppendError> {
+    /// Appends records as [`Engine::append`] does, but does not check bodies and other JSON fields.
+    /// They must be valid JSON, as in the records that [`ingest`] returns. Otherwise exports of
+    /// these records are not valid JSON.
+    pub async fn append_parsed(&self, records: Vec<Record>) -> Result<Receipt, AppendError> {
         self.append_of(None, records).await
     }
 

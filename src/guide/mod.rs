@@ -8,6 +8,9 @@
     reason = "blocks that no test runs say why after `no-run:`"
 )]
 
+use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
+
 /// A page of the guide.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
@@ -72,4 +75,12 @@ pub fn page(name: &str) -> Option<&'static Page> {
     let wanted = name.trim().to_lowercase().replace('_', "-");
     let wanted = wanted.strip_suffix(".md").unwrap_or(&wanted);
     PAGES.iter().find(|page| page.name() == wanted)
+}
+
+/// Finds a page by its name. The error suggests the nearest names.
+pub fn find(name: &str) -> Result<&'static Page> {
+    page(name).ok_or_else(|| {
+        let hint = hint(name, PAGES.iter().map(Page::name), "pages", "`gatelog guide`");
+        Error::not_found(format!("the guide has no page `{}`; {hint}", clip(name)))
+    })
 }

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use uuid::Builder;
 
-use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Record};
+use gatelog::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Record};
 
 /// One in this many calls gets feedback.
 const ONE_OF: u32 = 12;

@@ -18,7 +18,7 @@ use super::bodies::{self, Message, Usage};
 use super::gateway::{Provider, Sent, Target, targets};
 use super::plan::Plan;
 use super::words::{NAMES, PASSAGES};
-use crate::record::{Message as Sides, Record};
+use gatelog::record::{Message as Sides, Record};
 
 /// Lifetime of answers in the gateway's caches.
 const CACHE_MINUTES: i64 = 75;

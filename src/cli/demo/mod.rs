@@ -28,11 +28,11 @@ use super::output::{Sink, say};
 use super::progress::{Progress, Unit, thousands};
 use super::serve;
 use super::settings::Context;
-use crate::engine::{Access, Engine};
-use crate::error::Result;
-use crate::record::BatchBuilder;
-use crate::record::json::Encoder;
-use crate::time;
+use gatelog::engine::{Access, Engine};
+use gatelog::error::Result;
+use gatelog::record::BatchBuilder;
+use gatelog::record::json::Encoder;
+use gatelog::time;
 
 /// Default folder of the demo.
 const FOLDER: &str = "gatelog-demo";

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{TimeDelta, Timelike};
 
 use super::*;
-use crate::record::Record;
+use gatelog::record::Record;
 
 fn plan(records: u64, seed: u64) -> Plan {
     Plan { records, days: 3, seed, end: "2026-11-20T00:00:00Z".parse().unwrap() }

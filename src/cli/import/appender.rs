@@ -1,17 +1,15 @@
 //! Appends the records of an import to the engine. Leaves out records that were erased on request,
 //! however long ago, and waits while the engine is full.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::output::say;
 use crate::cli::progress::thousands;
-use crate::engine::{Engine, Receipt};
-use crate::error::{ErrorKind, Result};
-use crate::plan::{Row, Rules};
-use crate::record::Record;
-use crate::record::json::Reason;
-use crate::refusals::{Refused, Sender};
+use gatelog::engine::{Engine, ErasedRecords, Receipt};
+use gatelog::error::{ErrorKind, Result};
+use gatelog::record::Record;
+use gatelog::record::json::Reason;
+use gatelog::refusals::{Refused, Sender};
 
 /// First and longest pause before an append to a full engine is repeated.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -24,7 +22,7 @@ const PAST_RETENTION: &str =
 #[derive(Clone)]
 pub(super) struct Appender {
     pub(super) engine: Engine,
-    erased: Arc<Rules>,
+    erased: ErasedRecords,
 }
 
 /// Outcome of appended records.
@@ -37,14 +35,13 @@ pub(super) struct Appended {
 
 impl Appender {
     pub(super) async fn new(engine: &Engine) -> Result<Self> {
-        let erased = Arc::new(engine.catalog().ever_erased().await?);
-        Ok(Self { engine: engine.clone(), erased })
+        Ok(Self { engine: engine.clone(), erased: engine.erased_records().await? })
     }
 
     /// Appends records. Waits while the engine is full.
     pub(super) async fn append(&self, mut records: Vec<Record>) -> Result<Appended> {
         let all = records.len();
-        records.retain(|record| !self.erased.erases(Row::from_record(record)));
+        records.retain(|record| !self.erased.contains(record));
         let erased = (all - records.len()) as u64;
         Ok(Appended { receipt: append_patiently(&self.engine, records).await?, erased })
     }

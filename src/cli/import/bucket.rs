@@ -36,14 +36,14 @@ use crate::cli::export::rate;
 use crate::cli::output::{Sink, say};
 use crate::cli::progress::{Progress, Unit, bytes, thousands};
 use crate::cli::settings::Context;
-use crate::engine::{Engine, Params};
-use crate::error::{Error, Result};
-use crate::ingest;
-use crate::ingest::control_plane::{self, Logged};
-use crate::record::Record;
-use crate::record::json::{Reason, Seen};
-use crate::refusals::{Refused, Source};
-use crate::time;
+use gatelog::engine::{Engine, Params};
+use gatelog::error::{Error, Result};
+use gatelog::ingest;
+use gatelog::ingest::control_plane::{self, Logged};
+use gatelog::record::Record;
+use gatelog::record::json::{Reason, Seen};
+use gatelog::refusals::{Refused, Source};
+use gatelog::time;
 
 const NOT_KEPT: &str =
     "guardrail texts are not stored: they may quote a call that must not be tracked";

@@ -32,10 +32,10 @@ use super::export::rate;
 use super::output::{Sink, Watch, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::ingest::{Rejection, SourceFormat};
-use crate::refusals::{self, Sender};
+use gatelog::engine::Engine;
+use gatelog::error::{Error, Result};
+use gatelog::ingest::{Rejection, SourceFormat};
+use gatelog::refusals::{self, Sender};
 
 /// Number of concurrent appends.
 const APPENDS_AT_ONCE: usize = 4;

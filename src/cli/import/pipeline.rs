@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::input::Input;
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::ingest::{self, Chunk, Context, Rejection, SourceFormat, Splitter};
-use crate::record::Record;
+use gatelog::engine::Engine;
+use gatelog::error::{Error, Result};
+use gatelog::ingest::{self, Chunk, Context, Rejection, SourceFormat, Splitter};
+use gatelog::record::Record;
 
 /// Size of the text chunks that are split, parsed and appended.
 const CHUNK_BYTES: usize = 1 << 20;
