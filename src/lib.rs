@@ -38,7 +38,7 @@
 //! 6. **Memory is bounded.** Rows in memory, queries, exports and request bodies each have a
 //!    budget, and each organisation has a share of it (`limits`). When a budget is used up, a
 //!    request waits for a while and is then refused with kind [`ErrorKind::Busy`].
-//! 7. **Time, ids and randomness are arguments** ([`engine::Dependencies`]).
+//! 7. **Time, ids and randomness are arguments** ([`engine::EngineBuilder`]).
 //! 8. **Nothing private is logged**: gatelog's own logs and errors contain no bodies, keys or
 //!    header values. Only the user of the process can read the files. One list (`store::places`)
 //!    has every place with rows of clients, and the effect of an erasure on it.
@@ -82,9 +82,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "server")]
 pub mod http;
 pub mod engine;
-#[doc(hidden)]
 pub mod copy;
 mod maintain;
 pub mod analytics;
@@ -96,9 +96,11 @@ mod query;
 mod flush;
 mod view;
 mod datafile;
+#[doc(hidden)]
 pub mod table;
 mod dedupe;
 mod memtable;
+#[doc(hidden)]
 pub mod wal;
 pub mod refusals;
 mod usage;
@@ -107,6 +109,7 @@ mod plan;
 pub mod ingest;
 mod parts;
 pub mod record;
+#[doc(hidden)]
 pub mod store;
 #[doc(hidden)]
 pub mod limits;
@@ -115,9 +118,12 @@ mod clock;
 pub mod config;
 pub mod time;
 pub mod error;
-mod nearest;
+pub mod nearest;
 
 pub use config::Config;
-pub use engine::{Answer, AppendError, Engine, ExportRequest, Job, Params, Reader, Receipt};
+pub use engine::{
+    Answer, AppendError, Engine, EngineBuilder, ExportRequest, Job, Params, Reader, Receipt,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use record::Record;
+pub use store::Store;

@@ -15,7 +15,7 @@ const FEW: usize = 12;
 const MAX_CHARS: usize = 80;
 
 /// Finds the probably intended names, nearest first, at most three.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted: String = even(name).chars().take(MAX_CHARS + 1).collect();
     if wanted.is_empty() || wanted.chars().count() > MAX_CHARS {
         return Vec::new();
@@ -29,7 +29,7 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// Returns a sentence with the probably intended names (`did you mean …?`). If none is near, it
 /// lists all names if there are only a few, or else names the place that lists them.
-pub(crate) fn hint<'a>(
+pub fn hint<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
     what: &str,
@@ -48,7 +48,7 @@ pub(crate) fn hint<'a>(
 }
 
 /// Shortens a client's text to a length that fits into an error.
-pub(crate) fn clip(text: &str) -> String {
+pub fn clip(text: &str) -> String {
     match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -145,9 +145,14 @@ pub fn find(name: &str) -> Result<&'static Report> {
     })
 }
 
+/// Returns an error if a report does not take these parameters.
+pub fn check(report: &Report, given: &BTreeMap<String, Value>) -> Result<()> {
+    bind(report, given).map(|_| ())
+}
+
 /// Returns the values of a report's placeholders: the given ones, and defaults for the others. A
 /// given null means the default.
-pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamValues> {
+pub(crate) fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamValues> {
     if let Some(name) =
         given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str()))
     {
@@ -168,7 +173,7 @@ pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamVal
 }
 
 /// Returns the values of a report's placeholders for its SQL view: all defaults.
-pub fn view_params(report: &Report) -> ParamValues {
+pub(crate) fn view_params(report: &Report) -> ParamValues {
     #[expect(
         clippy::expect_used,
         reason = "a header is only parsed if its defaults are values of their kind"

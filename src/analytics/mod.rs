@@ -158,7 +158,7 @@ impl Query {
     }
 
     /// Returns the values of the statement's placeholders.
-    pub fn params(&self) -> ParamValues {
+    pub(crate) fn params(&self) -> ParamValues {
         let mut params: Vec<(String, ScalarValue)> = self.asked.params();
         if let AnswerShape::Group(listing) = &self.answer {
             params.extend(listing.params());

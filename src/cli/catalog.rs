@@ -15,10 +15,10 @@ use super::config::columns;
 use super::maintain::json;
 use super::output::{print, say};
 use super::settings::Context;
+use gatelog::Store;
 use gatelog::engine;
 use gatelog::engine::{Access, Catalog};
 use gatelog::error::{Error, Result};
-use gatelog::store::Store;
 use gatelog::time;
 
 /// Name of the caller in the catalog's records.

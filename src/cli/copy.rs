@@ -12,12 +12,12 @@ use super::maintain::{Format, json};
 use super::output::{print, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
+use gatelog::Store;
 use gatelog::config::{Config, Schedule};
 use gatelog::copy;
 use gatelog::engine::Catalog;
-use gatelog::engine::{self, Dependencies, Engine};
+use gatelog::engine::{self, Engine};
 use gatelog::error::{Error, Result};
-use gatelog::store::Store;
 
 /// Copies all data from one folder or bucket to another, and verifies it
 #[derive(Debug, clap::Args)]
@@ -138,8 +138,7 @@ async fn source(context: &Context, named: &str, from: &Store, catalog: &Catalog)
 /// Opens a folder without maintenance and moves the rows of its log into the table.
 async fn flushed(config: Config) -> Result<Engine> {
     let config = without_maintenance(config);
-    let parts = Dependencies { sets_terms: false, ..Dependencies::default() };
-    let engine = Engine::open_with(config, parts).await?;
+    let engine = Engine::builder(config).sets_terms(false).open().await?;
     engine.flush().await?;
     Ok(engine)
 }

@@ -11,8 +11,7 @@ use super::exit::Done;
 use super::maintain::json;
 use super::output::{print, say};
 use super::settings::Context;
-use gatelog::engine::Dependencies;
-use gatelog::engine::{CreatedKey, Document, KeyView, NewKey, Scope, key_text};
+use gatelog::engine::{CreatedKey, Document, KeyView, NewKey, Scope, key_text, random_bytes};
 use gatelog::error::Result;
 
 /// Creates, lists and revokes API keys
@@ -96,7 +95,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let expires_at = expires.as_deref().map(|text| moment(text, now)).transpose()?;
     let scopes = scopes.iter().map(|name| name.trim().parse::<Scope>()).collect::<Result<_>>()?;
     let wanted = NewKey { name, organisation: org, workspace, scopes, expires_at };
-    let key = key_text((Dependencies::default().random)());
+    let key = key_text(random_bytes());
     let add = |document: &mut Document| {
         if let Some(organisation) = &wanted.organisation {
             document.known_organisation(organisation, &operator())?;

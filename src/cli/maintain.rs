@@ -11,10 +11,10 @@ use super::exit::Done;
 use super::output::{print, say};
 use super::progress::{bytes, thousands};
 use super::settings::Context;
+use gatelog::Store;
 use gatelog::engine::maintenance::{self, MaintenanceState, Run};
 use gatelog::engine::{Job, Outcome, Reader, Status};
 use gatelog::error::{Error, Result};
-use gatelog::store::Store;
 
 /// Runs a maintenance job, or shows the state of the data folder
 #[derive(Debug, clap::Args)]

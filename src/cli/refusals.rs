@@ -8,10 +8,10 @@ use super::exit::Done;
 use super::output::say;
 use super::progress::thousands;
 use super::settings::Context;
+use gatelog::Store;
 use gatelog::error::Result;
 use gatelog::record::json::Reason;
 use gatelog::refusals::{Ask, Source, read_all, shown};
-use gatelog::store::Store;
 
 /// Lists recently refused records, feedback and requests, with the reason
 #[derive(Debug, clap::Args)]

@@ -50,7 +50,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let params = params(&args)?;
     // Checked before the folder is opened: a wrong name or value is an error whatever the folder
     // contains.
-    reports::bind(reports::find(name)?, &params)?;
+    reports::check(reports::find(name)?, &params)?;
     let reader = Reader::open(context.config()).await?;
     interruptible(async { args.format.write(reader.report(name, &params).await?).await }).await?;
     Ok(Done::Success)

@@ -14,8 +14,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{file_error, shell_word};
 use gatelog::config::{Config, Effective, Layers, Origin};
-use gatelog::engine::{Dependencies, Engine, Params};
+use gatelog::engine::{Engine, Params};
 use gatelog::error::{Error, ErrorKind, Result};
+use gatelog::nearest::{clip, hint};
 
 /// Levels of the log of the program.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -113,7 +114,7 @@ impl Global {
 /// it for the name of a module and log only that.
 fn filter(text: &str) -> Result<EnvFilter> {
     let wrong = |why: &str| {
-        Error::invalid(format!("environment variable `GATELOG_LOG` is `{text:.80}`; {why}"))
+        Error::invalid(format!("environment variable `GATELOG_LOG` is `{}`; {why}", clip(text)))
     };
     // Names of spans and fields may contain any character.
     let is_plain = !text.contains(['[', '{']);
@@ -122,10 +123,10 @@ fn filter(text: &str) -> Result<EnvFilter> {
     {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level.trim());
         if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+            let hint = hint(level, LEVELS, "levels", "");
             return Err(wrong(&format!(
-                "`{level:.80}` is not a level (alone, or after a module as in \
-                 `gatelog::wal=debug`); the levels are {}",
-                LEVELS.join(", ")
+                "`{}` is not a level (alone, or after a module as in `gatelog::wal=debug`); {hint}",
+                clip(level)
             )));
         }
     }
@@ -174,8 +175,8 @@ impl Context {
     /// server sets `sets_terms`: retention and plans in the configuration of a command do not
     /// change the catalog.
     pub(super) async fn open_writer(&self, instead: &str, sets_terms: bool) -> Result<Engine> {
-        let parts = Dependencies { sets_terms, ..Dependencies::default() };
-        Engine::open_with(self.config().clone(), parts).await.map_err(|error| match error.kind() {
+        let builder = Engine::builder(self.config().clone()).sets_terms(sets_terms);
+        builder.open().await.map_err(|error| match error.kind() {
             ErrorKind::Busy => Error::busy(format!("{}; {instead}", error.chain())),
             _ => error,
         })

@@ -14,12 +14,10 @@ use super::maintain::{Format, json};
 use super::output::{print, say};
 use super::progress::thousands;
 use super::settings::Context;
+use gatelog::Store;
 use gatelog::config::Config;
-use gatelog::engine::{self, Dependencies, Engine, LeftBehind};
+use gatelog::engine::{self, Engine, LeftBehind};
 use gatelog::error::{Error, Result};
-use gatelog::store::Store;
-use gatelog::store::disk::LocalDisk;
-use gatelog::wal;
 
 /// Maximum number of flushes until late parts are merged into their records, and the pause between
 /// two flushes.
@@ -106,13 +104,7 @@ async fn rebind(context: &Context, format: Format) -> Result<Done> {
     let folder = store.wal_folder().ok_or_else(|| Error::internal("the store has no log"))?;
     refuse_no_log(&folder)?;
     let _nobody_writes = engine::lock(&store)?;
-    let before = engine::rebind(
-        &store,
-        (store.folders(), folder.as_path()),
-        &catalog,
-        (Dependencies::default().random)(),
-    )
-    .await?;
+    let before = engine::rebind(&store, &folder, &catalog).await?;
     let done = Rebound { log: folder.display().to_string(), place: store.place(), before };
     let words = match &done.before {
         Some(before) => {
@@ -158,8 +150,8 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
 
 /// Opens a log, flushes it and returns the number of rows and the location of the table.
 async fn bring_in(config: Config, after_loss: bool) -> Result<(u64, String)> {
-    let parts = Dependencies { sets_terms: false, after_loss, ..Dependencies::default() };
-    let engine = Engine::open_with(without_maintenance(config), parts).await?;
+    let builder = Engine::builder(without_maintenance(config)).sets_terms(false);
+    let engine = builder.after_loss(after_loss).open().await?;
     let rows = engine.status().memory_rows;
     let flushed = flush_all(&engine).await;
     let closed = engine.close().await;
@@ -184,9 +176,7 @@ async fn flush_all(engine: &Engine) -> Result<()> {
 
 /// Refuses a folder without a log: its name is probably mistyped.
 fn refuse_no_log(folder: &Path) -> Result<()> {
-    if wal::read_identity(&LocalDisk, folder)?.is_some()
-        || wal::size_on_disk(&LocalDisk, folder).1 > 0
-    {
+    if engine::has_log(folder)? {
         return Ok(());
     }
     Err(Error::not_found(format!(

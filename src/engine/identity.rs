@@ -13,10 +13,12 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::random_bytes;
 use crate::catalog::{Catalog, Document, Identity};
 use crate::error::{Error, Result};
 use crate::record::Rows;
 use crate::store::Store;
+use crate::store::disk::LocalDisk;
 use crate::store::folders::Folders;
 use crate::table::Table;
 use crate::wal::{self, Home};
@@ -247,12 +249,8 @@ pub(super) async fn settle(
 
 /// Confirms that a store was moved: binds its log to the current place. Returns the previous place,
 /// if it differs.
-pub async fn rebind(
-    store: &Store,
-    log: Log<'_>,
-    catalog: &Catalog,
-    random: [u8; 32],
-) -> Result<Option<String>> {
+pub async fn rebind(store: &Store, folder: &Path, catalog: &Catalog) -> Result<Option<String>> {
+    let log = (&**store.folders(), folder);
     refuse_unfinished(store, catalog)?;
     let found = Found::read(store, log, catalog).await?;
     let id = match found.verdict() {
@@ -262,8 +260,14 @@ pub async fn rebind(
         Verdict::Moved => found.home.as_ref().ok().map(|home| home.store.clone()),
     };
     refuse_lost_catalog(log, catalog)?;
-    bind(store, log, catalog, id, random).await?;
+    bind(store, log, catalog, id, random_bytes()).await?;
     Ok(found.home.ok().map(|home| home.place).filter(|before| *before != found.place))
+}
+
+/// Returns true if a folder of the local disk has a write-ahead log.
+pub fn has_log(folder: &Path) -> Result<bool> {
+    Ok(wal::read_identity(&LocalDisk, folder)?.is_some()
+        || wal::size_on_disk(&LocalDisk, folder).1 > 0)
 }
 
 /// Returns true if a log was used with this store before.

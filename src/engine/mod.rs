@@ -8,6 +8,7 @@
 
 mod adopt;
 mod append_parts;
+mod builder;
 mod claim;
 mod doctor;
 mod erased;
@@ -76,12 +77,13 @@ pub use crate::export::Request as ExportRequest;
 pub use crate::parts::RecordPart;
 pub use crate::query::{Answer, Params};
 pub use adopt::LeftBehind;
+pub use builder::EngineBuilder;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use erased::ErasedRecords;
 pub use exports::NewExport;
-pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
+pub use identity::{has_log, owns_log, rebind, refuse_unfinished, require_store};
 pub use lock::{FolderLock, lock};
-pub use open::Dependencies;
+pub use open::{Dependencies, random_bytes};
 pub use reader::Reader;
 pub use status::{AppendError, Job, Outcome, Receipt, Status};
 use table_state::TableState;
@@ -170,7 +172,14 @@ impl Engine {
         Self::open_with(config, Dependencies::default()).await
     }
 
-    /// Opens with a clock, ids, a store or log files that the caller supplies.
+    /// Returns a builder, which opens the engine with a clock, ids, a store or a log folder of the
+    /// caller.
+    pub fn builder(config: Config) -> EngineBuilder {
+        EngineBuilder::new(config)
+    }
+
+    /// Opens with the dependencies of a test.
+    #[doc(hidden)]
     pub async fn open_with(config: Config, parts: Dependencies) -> Result<Self> {
         open::open(config, parts).await
     }

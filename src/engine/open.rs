@@ -53,7 +53,9 @@ const WAITING_SHARE: u64 = 2;
 const PARTS_HOURS: u64 = 1;
 const MAX_PARTS: u64 = 1_000_000;
 
-/// Dependencies of an engine besides its settings. Tests replace them.
+/// Dependencies of an engine besides its settings. Tests replace them; programs use
+/// [`EngineBuilder`](super::EngineBuilder).
+#[doc(hidden)]
 pub struct Dependencies {
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
@@ -83,7 +85,7 @@ impl Default for Dependencies {
             now: Utc::now,
             elapsed: clock::elapsed,
             new_uuid: Uuid::now_v7,
-            random,
+            random: random_bytes,
             log_disk: None,
             store: None,
             log_folder: None,
@@ -99,12 +101,10 @@ impl std::fmt::Debug for Dependencies {
     }
 }
 
-/// Returns 32 random bytes of the operating system.
-fn random() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..16].copy_from_slice(Uuid::new_v4().as_bytes());
-    bytes[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-    bytes
+/// Returns 32 random bytes for keys and signatures, from a cryptographic generator that the
+/// operating system seeds.
+pub fn random_bytes() -> [u8; 32] {
+    rand::random()
 }
 
 pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engine> {

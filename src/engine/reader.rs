@@ -381,7 +381,7 @@ impl Reader {
             return Ok(logs::LogFeedback::default());
         }
         let queries = &*self.queries;
-        self.still(|query_context| logs::said_of_log(queries, query_context, record)).await
+        self.still(|query_context| logs::feedback_of_log(queries, query_context, record)).await
     }
 
     /// Returns the locations of logs that feedback may refer to, by id, the newest last. Logs that

@@ -104,7 +104,7 @@ pub struct Filter {
 ///
 /// A statement begins with [`Condition::with`] and has [`Condition::clause`] after `from logs`.
 #[derive(Clone, Debug, Default)]
-pub struct Condition {
+pub(crate) struct Condition {
     /// Query that replaces `logs` if a filter needs a join, which no condition can express.
     pub logs: Option<&'static str>,
     /// Conditions that must all hold. Empty for every record.
@@ -203,7 +203,7 @@ impl Filter {
     }
 
     /// Returns the SQL condition of the filter.
-    pub fn condition(&self) -> Condition {
+    pub(crate) fn condition(&self) -> Condition {
         let mut all = Condition::default();
         let micros = |at: DateTime<Utc>| {
             ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()))

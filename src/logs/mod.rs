@@ -21,14 +21,17 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-pub use erasure_preview::{Erasing, erasing};
-pub use feedback::{
-    FeedbackAsk, LogFeedback, LogRef, feedback_of_log as said_of_log, get as get_feedback,
-    list as list_feedback, places, shown as shown_feedback,
+pub use erasure_preview::Erasing;
+pub(crate) use erasure_preview::erasing;
+pub use feedback::{FeedbackAsk, LogFeedback, LogRef};
+pub(crate) use feedback::{
+    feedback_of_log, get as get_feedback, list as list_feedback, places, shown as shown_feedback,
 };
-pub use filter::{Bounds, Condition, Filter, MAX_CONDITIONS, MAX_VALUES, NAMES as FILTER_NAMES};
-pub use hidden::{hide, is_feedback_withheld, shown_labels};
-pub use object::{ID_IN_QUERY, ROUTE_WORDS, object, own_url};
+pub(crate) use filter::Condition;
+pub use filter::{Bounds, Filter, MAX_CONDITIONS, MAX_VALUES, NAMES as FILTER_NAMES};
+pub(crate) use hidden::{hide, is_feedback_withheld, shown_labels};
+pub use object::{ID_IN_QUERY, ROUTE_WORDS};
+pub(crate) use object::{object, own_url};
 pub use status::{Kind, Label, Status};
 
 use crate::error::{Error, Result};
@@ -121,7 +124,11 @@ impl Page {
 pub const ORDER: [&str; 2] = ["created_at", "id"];
 
 /// Returns a page of the newest records that match the filter.
-pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> Result<Page> {
+pub(crate) async fn list(
+    queries: &Queries,
+    query_context: QueryContext,
+    ask: &Ask,
+) -> Result<Page> {
     let size = if ask.page_size == 0 { PAGE_SIZE } else { ask.page_size.min(MAX_PAGE_SIZE) };
     let total = if ask.total {
         Some(count(queries, query_context.clone(), &ask.filter).await?)
@@ -161,7 +168,11 @@ pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> 
 }
 
 /// Returns the number of records that match a filter.
-pub async fn count(queries: &Queries, query_context: QueryContext, filter: &Filter) -> Result<u64> {
+pub(crate) async fn count(
+    queries: &Queries,
+    query_context: QueryContext,
+    filter: &Filter,
+) -> Result<u64> {
     let condition = filter.condition();
     let text = format!("{}select count(*) from logs {}", condition.with(), condition.clause());
     let batches = run(queries, query_context, &text, condition.params).await?;
@@ -181,7 +192,7 @@ fn counted(batches: &[RecordBatch]) -> u64 {
 /// workspace take precedence, so that no workspace can replace them, and then the newest record.
 /// `organisation` and `workspace` restrict the search; an empty workspace means a record without
 /// one. LiteLLM's id of a call finds the successful attempt of the call, or else the last one.
-pub async fn get(
+pub(crate) async fn get(
     queries: &Queries,
     query_context: QueryContext,
     id: &str,

@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::cli::output::file_error;
+use gatelog::Store;
 use gatelog::config::Config;
 use gatelog::error::{Error, Result};
-use gatelog::store::Store;
 
 /// Number of files that are listed ahead of those that are read.
 const AHEAD: usize = 1_024;
