@@ -123,10 +123,10 @@ fn summary(outcome: &Outcome) -> String {
 async fn status(context: &Context, format: Format) -> Result<Done> {
     let reader = Reader::open(context.config()).await?;
     let status = reader.status();
-    let (upkeep, _) = maintenance::read(&Store::open(context.config(), false)?).await?;
+    let (state, _) = maintenance::read(&Store::open(context.config(), false)?).await?;
     print(&match format {
-        Format::Json => json(&Whole { status: &status, upkeep: &upkeep })?,
-        Format::Text => text(&context.config().data, &status) + &jobs(context, &upkeep),
+        Format::Json => json(&Whole { status: &status, maintenance: &state })?,
+        Format::Text => text(&context.config().data, &status) + &jobs(context, &state),
     })?;
     Ok(Done::Success)
 }
@@ -136,15 +136,16 @@ async fn status(context: &Context, format: Format) -> Result<Done> {
 struct Whole<'a> {
     #[serde(flatten)]
     status: &'a Status,
-    upkeep: &'a MaintenanceState,
+    #[serde(rename = "upkeep")]
+    maintenance: &'a MaintenanceState,
 }
 
 /// Returns one line per job: schedule, result of the last run, and time of the next one.
-fn jobs(context: &Context, upkeep: &MaintenanceState) -> String {
+fn jobs(context: &Context, state: &MaintenanceState) -> String {
     let mut text = String::new();
     for job in Job::ALL {
         let never = Run::default();
-        let run = upkeep.jobs.get(job.name()).unwrap_or(&never);
+        let run = state.jobs.get(job.name()).unwrap_or(&never);
         let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
             at.map_or("never".to_owned(), |at| at.format("%F %T").to_string())
         };
@@ -156,7 +157,7 @@ fn jobs(context: &Context, upkeep: &MaintenanceState) -> String {
         };
         let when = job.schedule(context.config());
         let now = chrono::Utc::now();
-        let next = match upkeep.due(job, context.config(), now) {
+        let next = match state.due(job, context.config(), now) {
             Some(due) if due <= now => "now".to_owned(),
             due => time(due),
         };

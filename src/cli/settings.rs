@@ -149,7 +149,7 @@ impl Context {
         }
         let name = file.as_ref().map(|(name, _)| name.clone());
         let effective = Layers { file, environment: environment()?, flags }.resolve()?;
-        if let Some(warning) = &effective.warning {
+        for warning in &effective.warnings {
             tracing::warn!("{warning}");
         }
         Ok(Self { effective, quiet: global.quiet, file: name })

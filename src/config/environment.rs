@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use strsim::osa_distance;
 
-use super::SETTINGS;
+use super::{SETTINGS, renamed};
 use crate::nearest::nearest;
 
 pub(super) const PREFIX: &str = "GATELOG_";
@@ -40,7 +40,8 @@ impl Variable {
     pub(super) fn parse(variable: &str, value: &str) -> Self {
         let rest = variable.strip_prefix(PREFIX).unwrap_or(variable);
         let name = rest.to_ascii_lowercase();
-        if SETTINGS.iter().any(|setting| setting.name == name) {
+        let current = renamed::current(&name);
+        if SETTINGS.iter().any(|setting| setting.name == current) {
             return Self::Setting(name);
         }
         let ours = OTHERS.contains(&rest) || rest.starts_with(TEST_PREFIX);

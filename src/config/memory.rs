@@ -68,7 +68,7 @@ const KINDS: [Kind; 8] = [
     kind("queries", "query_memory_bytes", 16, 28, 8 << 10),
     kind("exports", "export_memory_bytes", 6, 12, 1 << 10),
     kind("bodies", "body_memory_bytes", 8, 14, 256),
-    kind("upkeep", "upkeep_memory_bytes", 8, 12, 512),
+    kind("maintenance", "maintenance_memory_bytes", 8, 12, 512),
     kind("footers", "cache_bytes", 2, 4, 64),
     Kind {
         name: "ids",
@@ -134,7 +134,7 @@ impl Config {
     /// Returns the size of a row group in new files. It is small if memory is small, because every
     /// reader and writer of a file holds one row group.
     pub fn row_group_bytes(&self) -> u64 {
-        (self.upkeep_memory_bytes / 8).clamp(MIB, 32 * MIB)
+        (self.maintenance_memory_bytes / 8).clamp(MIB, 32 * MIB)
     }
 
     /// Fills in the settings that depend on the shares.
@@ -177,7 +177,7 @@ impl Config {
             "query_memory_bytes" => &mut self.query_memory_bytes,
             "export_memory_bytes" => &mut self.export_memory_bytes,
             "body_memory_bytes" => &mut self.body_memory_bytes,
-            "upkeep_memory_bytes" => &mut self.upkeep_memory_bytes,
+            "maintenance_memory_bytes" => &mut self.maintenance_memory_bytes,
             "cache_bytes" => &mut self.cache_bytes,
             "dedupe_ids" => &mut self.dedupe_ids,
             _ => return None,
@@ -191,7 +191,7 @@ impl Config {
             self.query_memory_bytes,
             self.export_memory_bytes,
             self.body_memory_bytes,
-            self.upkeep_memory_bytes,
+            self.maintenance_memory_bytes,
             self.cache_bytes,
             self.dedupe_ids,
             (self.memory / TABLES_PART).clamp(2 * MIB, 512 * MIB),

@@ -11,6 +11,7 @@ mod found;
 mod memory;
 mod plans;
 mod redact;
+mod renamed;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -82,6 +83,7 @@ macro_rules! settings {
         impl Config {
             /// Sets one setting from its text form.
             pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+                let name = renamed::current(name);
                 match name {
                     $(stringify!($name) => self.$name = parse(name, value, $unit)?,)*
                     _ => return Err(unknown(name)),
@@ -140,7 +142,7 @@ settings! {
     query_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory that all running queries share, of which those of one organisation take at most half; beyond it, sorts and joins spill to disk";
     export_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory that all running exports share, of which those of one organisation take at most half; beyond it, they sort on disk";
     body_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory for request bodies and the records parsed from them";
-    upkeep_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory for flushes, merges and rewrites of files; a row group takes an eighth of it, 1 to 32 MiB";
+    maintenance_memory_bytes: u64 = 0, "bytes (0 means a share of `memory`)", "memory for flushes, merges and rewrites of files; a row group takes an eighth of it, 1 to 32 MiB";
     spill_folder: String = String::new(), "path", "folder for data that queries and exports spill; default: `spill` in the folder of the write-ahead log";
     spill_bytes: u64 = 10 * 1024 * MIB, "bytes (0 means none)", "disk space for data that queries and exports spill, of which those of one organisation take at most half; a twentieth of the disk stays free";
     query_timeout_seconds: u64 = 60, "seconds", "longest time of one query";
@@ -229,15 +231,16 @@ pub struct Effective {
     pub config: Config,
     /// The origin of each setting that is not at its default.
     pub origins: BTreeMap<&'static str, Origin>,
-    /// Problems of the environment that do not stop the program, in at most one line.
-    pub warning: Option<String>,
+    /// Problems that do not stop the program, a line each: former names of settings, and variables
+    /// of the environment that are no settings.
+    pub warnings: Vec<String>,
 }
 
 impl Layers {
     /// Merges the layers, weakest first, and checks the result.
     pub fn resolve(&self) -> Result<Effective> {
         let mut effective =
-            Effective { config: Config::default(), origins: BTreeMap::new(), warning: None };
+            Effective { config: Config::default(), origins: BTreeMap::new(), warnings: Vec::new() };
         for (name, value) in self.file_values()? {
             let place =
                 || self.file.as_ref().map_or_else(String::new, |(file, _)| format!("`{file}`"));
@@ -260,7 +263,7 @@ impl Layers {
                 Variable::Unknown(near) => ignored.push((variable.as_str(), near)),
             }
         }
-        effective.warning = ignored_variables(&ignored);
+        effective.warnings.extend(ignored_variables(&ignored));
         for (name, value) in &self.flags {
             effective.put(name, value, Origin::Flag, || "--set".to_owned())?;
         }
@@ -334,6 +337,8 @@ impl Effective {
         self.config
             .set(name, value)
             .map_err(|error| Error::invalid(format!("{}: {error}", place())))?;
+        self.warnings.extend(renamed::warning(name));
+        let name = renamed::current(name);
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
             self.origins.insert(setting.name, origin);
         }
@@ -366,7 +371,7 @@ impl Config {
         at_least("flush_seconds", self.flush_seconds, 1)?;
         at_least_if_set("query_memory_bytes", self.query_memory_bytes, 16 * MIB)?;
         at_least_if_set("export_memory_bytes", self.export_memory_bytes, MIB)?;
-        at_least_if_set("upkeep_memory_bytes", self.upkeep_memory_bytes, MIB)?;
+        at_least_if_set("maintenance_memory_bytes", self.maintenance_memory_bytes, MIB)?;
         at_least("query_timeout_seconds", self.query_timeout_seconds, 1)?;
         at_least("checkpoint_commits", self.checkpoint_commits, 1)?;
         at_least_if_set("max_record_bytes", self.max_record_bytes, 1 << 10)?;
@@ -629,21 +634,41 @@ mod tests {
     }
 
     #[test]
+    fn a_former_name_of_a_setting_is_read_with_a_warning() {
+        let former = "upkeep_memory_bytes";
+        let variable = [("GATELOG_UPKEEP_MEMORY_BYTES", "3MiB")];
+        for given in [
+            layers("upkeep_memory_bytes = \"3MiB\"", &[], &[]),
+            layers("", &variable, &[]),
+            layers("", &[], &[(former, "3MiB")]),
+        ] {
+            let effective = given.resolve().unwrap();
+            assert_eq!(effective.config.maintenance_memory_bytes, 3 << 20);
+            assert_ne!(effective.origin("maintenance_memory_bytes"), Origin::Default);
+            assert_eq!(
+                effective.warnings,
+                [format!("setting `{former}` is now named `maintenance_memory_bytes`; rename it")]
+            );
+        }
+    }
+
+    #[test]
     fn unknown_variables_are_one_warning_and_near_misses_of_guarded_settings_are_errors() {
         let service =
             [("GATELOG_PORT", "tcp://10.96.0.7:8790"), ("GATELOG_SERVICE_HOST", "10.96.0.7")];
-        assert_eq!(layers("", &service, &[]).resolve().unwrap().warning, None);
+        assert!(layers("", &service, &[]).resolve().unwrap().warnings.is_empty());
         let unknown = layers("", &[("GATELOG_FLUSH_SECS", "1")], &[]).resolve().unwrap();
         assert_eq!(
-            unknown.warning.as_deref(),
-            Some(
+            unknown.warnings,
+            [
                 "environment variable `GATELOG_FLUSH_SECS` (nearest: `GATELOG_FLUSH_SECONDS`) ignored: not a setting; \
-                 `gatelog config` lists all settings"
-            )
+              `gatelog config` lists all settings"
+            ]
         );
         let many: Vec<String> = (0..8).map(|number| format!("GATELOG_ZZ_{number}")).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
-        let warning = layers("", &many, &[]).resolve().unwrap().warning.unwrap();
+        let warnings = layers("", &many, &[]).resolve().unwrap().warnings;
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
         assert!(warning.contains("and 3 more ignored") && !warning.contains('\n'), "{warning}");
         for (variable, setting) in [
             ("GATELOG_ADMINKEY", "ADMIN_KEY"),

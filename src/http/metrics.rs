@@ -221,27 +221,31 @@ fn encode_refusals(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt:
 
 /// Encodes the state of the maintenance jobs, with the name of the job as a label.
 fn encode_jobs(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let upkeep = engine.maintenance_state();
+    let state = engine.maintenance_state();
     let seconds = |at: Option<DateTime<Utc>>| at.map_or(0, |at| at.timestamp());
     let of = |value: &dyn Fn(&Run) -> i64| {
         let gauges = Family::<Labels, Gauge>::default();
-        for (job, run) in &upkeep.jobs {
+        for (job, run) in &state.jobs {
             gauges.get_or_create(&vec![("job", job.clone())]).set(value(run));
         }
         gauges
     };
     let families = [
         (
-            "upkeep_last_end_seconds",
+            "maintenance_last_end_seconds",
             "End of the last run of a job, seconds since 1970-01-01",
             of(&|run| seconds(run.ended_at)),
         ),
         (
-            "upkeep_next_seconds",
+            "maintenance_next_seconds",
             "Time of the next run of a job, seconds since 1970-01-01; 0 if it is not scheduled",
             of(&|run| seconds(run.next_at)),
         ),
-        ("upkeep_failures", "Consecutive failures of a job", of(&|run| i64::from(run.failures))),
+        (
+            "maintenance_failures",
+            "Consecutive failures of a job",
+            of(&|run| i64::from(run.failures)),
+        ),
     ];
     for (name, help, gauges) in families {
         gauges.encode(encoder.encode_descriptor(

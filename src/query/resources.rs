@@ -77,7 +77,7 @@ impl Resources {
             wide_bytes: (config.query_memory_bytes / WIDE_PART).clamp(least, most),
             // Two row groups are being written in the meantime.
             maintenance_bytes: config
-                .upkeep_memory_bytes
+                .maintenance_memory_bytes
                 .saturating_sub(2 * config.row_group_bytes()),
         }
     }
@@ -103,7 +103,7 @@ impl Resources {
         let spill = self.spill.for_owner(owner);
         let runtime =
             RuntimeEnv { memory_pool, disk_manager: disk_manager(&spill)?, ..base.clone() };
-        let setting = budget.map_or("upkeep_memory_bytes", |budget| budget.setting);
+        let setting = budget.map_or("maintenance_memory_bytes", |budget| budget.setting);
         Ok(Granted { runtime: Arc::new(runtime), spill, setting, held })
     }
 

@@ -33,6 +33,7 @@ mod odd_names;
 mod parts;
 mod places;
 mod plans;
+mod public_api;
 mod refusals;
 mod requests;
 mod s3;

@@ -33,8 +33,11 @@ async fn giant_rows_stop_neither_the_merge_of_a_day_nor_an_export() {
     for giants_of in ["acme", "zzz"] {
         let folder = tempfile::tempdir().unwrap();
         let (export, upkeep) = (24 << 20, 16 << 20);
-        let config =
-            Config { export_memory_bytes: export, upkeep_memory_bytes: upkeep, ..config(&folder) };
+        let config = Config {
+            export_memory_bytes: export,
+            maintenance_memory_bytes: upkeep,
+            ..config(&folder)
+        };
         let engine = Engine::open(config).await.unwrap();
         for file in 0..10 {
             let small = (0..20).map(|n| row(&format!("{file}-{n:02}"), "zen", 100));
@@ -144,7 +147,7 @@ async fn statements_and_exports_of_more_than_their_memory_pass() {
         query_memory_bytes: 32 << 20,
         query_concurrency: 1,
         export_memory_bytes: 8 << 20,
-        upkeep_memory_bytes: 16 << 20,
+        maintenance_memory_bytes: 16 << 20,
         max_record_bytes: 1 << 20,
         threads: 2,
         ..config(&folder)

@@ -37,15 +37,15 @@ struct JobView {
 
 /// `GET /v1/admin/maintain`.
 pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
-    let upkeep = app.engine.maintenance_state();
+    let state = app.engine.maintenance_state();
     let config = app.engine.config();
     let job = |job: Job| {
-        let mut run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();
-        run.next_at = upkeep.due(job, config, app.engine.now());
+        let mut run = state.jobs.get(job.name()).cloned().unwrap_or_default();
+        run.next_at = state.due(job, config, app.engine.now());
         (job.name(), JobView { schedule: job.schedule(config).to_string(), run })
     };
     let jobs = Job::ALL.into_iter().map(job).collect();
-    answer(StatusCode::OK, Shown { holder: upkeep.holder, until: upkeep.until, jobs })
+    answer(StatusCode::OK, Shown { holder: state.holder, until: state.until, jobs })
 }
 
 /// State of the server's clock.

@@ -99,7 +99,7 @@ NewArchivedProvider  A provider to archive.
   provider       text   slug of the provider
   organisation?  text?  organisation of the provider; defaults to the organisation of the key
 
-Upkeep  State of maintenance.
+Maintenance  State of maintenance.
   holder  text?     id of the write-ahead log of the node that runs maintenance
   until   moment?   end of the lease; until then no other node runs maintenance
   jobs    {JobRun}  maintenance jobs by name
@@ -189,7 +189,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .fails(&[404]),
         get("/v1/admin/plans", "listPlans", "Lists the plans; for the key of an organisation, only its plan")
             .gives(200, "list:Plan"),
-        get("/v1/admin/maintain", "getUpkeep", "Lists the maintenance jobs with their last runs").gives(200, "Upkeep"),
+        get("/v1/admin/maintain", "getMaintenance", "Lists the maintenance jobs with their last runs").gives(200, "Maintenance"),
         post("/v1/admin/maintain/{job}", "runJob", "Runs a maintenance job now")
             .takes("dry_run  flag  true  true reports the planned steps without running them")
             .gives(200, "JobOutcome"),

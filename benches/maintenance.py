@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What upkeep writes for a day of flushes, read from the table's own log: how often a byte is written until its day is sealed.
+"""What maintenance writes for a day of flushes, read from the table's own log: how often a byte is written until its day is sealed.
 
     cargo build --release
-    benches/upkeep.py [--records 1000000] [--flush 1MiB] [--work DIR] [--binary PATH]
+    benches/maintenance.py [--records 1000000] [--flush 1MiB] [--work DIR] [--binary PATH]
 
 One import of one past day with small flushes, whose files are joined each second as a running server joins today's each
 minute, then the sealing by hand. Amplification is what merges and sealing wrote, over what flushes wrote.
@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--binary", default=f"{os.environ.get('CARGO_TARGET_DIR', 'target')}/release/gatelog")
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
-    source, data = f"{args.work}/day.ndjson", f"{args.work}/upkeep"
+    source, data = f"{args.work}/day.ndjson", f"{args.work}/maintenance"
     subprocess.run([args.binary, "--quiet", "demo", "--records", str(args.records), "--days", "1",
                     "--end", "2026-01-02T00:00:00Z", "--jsonl", source], check=True)
     shutil.rmtree(data, ignore_errors=True)
