@@ -13,6 +13,7 @@ mod claim;
 mod doctor;
 mod erased;
 mod exports;
+mod fair_queue;
 mod flush_loop;
 mod identity;
 mod jobs;

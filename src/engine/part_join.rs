@@ -14,14 +14,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
-
+use super::fair_queue::Queued;
 use super::pending_parts::{Held, Part, Parts, waits_until};
-use super::writer::{Command, DAY_BYTES, Decided, Writer, gather, kept_rows};
+use super::writer::{Command, DAY_BYTES, Decided, Writer, kept_rows};
 use super::{Receipt, day_of, replay};
 use crate::dedupe::SeenState;
 use crate::error::{Error, Result};
-use crate::limits::{DAYS, MemoryReservation};
+use crate::limits::{DAYS, Holder, MemoryReservation};
 use crate::parts::{Admission, Joined, RecordPart, SoFar, has_content};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
@@ -58,32 +57,27 @@ struct Sorted {
     receipt: Receipt,
 }
 
-impl Writer {
-    /// Writes the first parts and the queued ones as one group. Returns the command that ended the
-    /// group.
-    pub(super) fn parts_group(
-        &mut self,
-        first: Parts,
-        commands: &mut mpsc::UnboundedReceiver<Command>,
-    ) -> Option<Command> {
-        let more = |command| match command {
-            Command::Parts(record_parts) => Ok(*record_parts),
+impl Queued for Parts {
+    fn from_command(command: Command) -> Result<Self, Command> {
+        match command {
+            Command::Parts(parts) => Ok(*parts),
             other => Err(other),
-        };
-        // Each part may create a record of another day.
-        let weight = |record_parts: &Parts| {
-            record_parts
-                .payload
-                .bytes()
-                .len()
-                .max(record_parts.parts.len().saturating_mul(DAY_BYTES))
-        };
-        let (group, next) = gather(first, commands, more, weight);
-        self.write_parts(group);
-        next
+        }
     }
 
-    fn write_parts(&mut self, group: Vec<Parts>) {
+    fn holder(&self) -> &Holder {
+        self.permit.holder()
+    }
+
+    fn weight(&self) -> usize {
+        // Each part may create a record of another day.
+        self.payload.bytes().len().max(self.parts.len().saturating_mul(DAY_BYTES))
+    }
+}
+
+impl Writer {
+    /// Writes parts of records as one group.
+    pub(super) fn write_parts(&mut self, group: Vec<Parts>) {
         let mut sorted = Vec::with_capacity(group.len());
         for Parts { part_kind, parts, payload, permit, reply } in group {
             match self.sort_out(part_kind, parts, payload, permit) {

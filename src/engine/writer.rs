@@ -18,13 +18,14 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Receipt;
+use super::fair_queue::{FairQueue, Queued};
 use super::lock::FolderLock;
 use super::pending_parts::{Held, Parts};
 use crate::catalog::Catalog;
 use crate::dedupe::{DedupWindow, SeenState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::Policy;
-use crate::limits::{DAYS, MemoryReservation};
+use crate::limits::{DAYS, Holder, MemoryReservation};
 use crate::parts::{JoinBuffer, Late, LatePart};
 use crate::record::{Rows, tighten};
 use crate::store::folders::is_disk_full;
@@ -35,6 +36,8 @@ use crate::wal::{Kind, Payload, Wal};
 /// Maximum bytes of rows in a group, so that the first of many waiting senders is not delayed for
 /// long.
 const GROUP_BYTES: usize = 16 << 20;
+/// Bytes for which a row counts at least, because a small row takes the writer time as well.
+const ROW_BYTES: usize = 256;
 /// Bytes for which a day of rows, or a part of a record, counts, so that a group has no more of
 /// them than a flush may have.
 pub(super) const DAY_BYTES: usize = GROUP_BYTES / DAYS;
@@ -86,6 +89,25 @@ pub(super) struct Append {
     pub(super) days: usize,
     pub(super) permit: MemoryReservation,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
+}
+
+impl Queued for Append {
+    fn from_command(command: Command) -> Result<Self, Command> {
+        match command {
+            Command::Append(append) => Ok(*append),
+            other => Err(other),
+        }
+    }
+
+    fn holder(&self) -> &Holder {
+        self.permit.holder()
+    }
+
+    fn weight(&self) -> usize {
+        let rows = self.keys.len().saturating_mul(ROW_BYTES);
+        let days = self.days.saturating_mul(DAY_BYTES);
+        self.payload.bytes().len().max(rows).max(days)
+    }
 }
 
 /// Sender, receipt and table of an append.
@@ -192,8 +214,12 @@ impl Writer {
             let mut next = Some(command);
             while let Some(command) = next.take() {
                 next = match command {
-                    Command::Append(first) => self.append_group(*first, &mut commands),
-                    Command::Parts(first) => self.parts_group(*first, &mut commands),
+                    Command::Append(first) => {
+                        self.append_groups(*first, &mut commands, Self::write_group)
+                    }
+                    Command::Parts(first) => {
+                        self.append_groups(*first, &mut commands, Self::write_parts)
+                    }
                     Command::Settle => {
                         self.settle_waiting();
                         None
@@ -243,22 +269,24 @@ impl Writer {
         }
     }
 
-    /// Writes the first append and the queued ones as one group. Returns the command that ended the
-    /// group.
-    fn append_group(
+    /// Writes the first append and the waiting ones in groups, in which organisations take turns.
+    /// Returns the first command of another kind, which comes after them.
+    fn append_groups<T: Queued>(
         &mut self,
-        first: Append,
+        first: T,
         commands: &mut mpsc::UnboundedReceiver<Command>,
+        write: impl Fn(&mut Self, Vec<T>),
     ) -> Option<Command> {
-        let more = |command| match command {
-            Command::Append(append) => Ok(*append),
-            other => Err(other),
-        };
-        let weight = |append: &Append| {
-            append.payload.bytes().len().max(append.days.saturating_mul(DAY_BYTES))
-        };
-        let (group, next) = gather(first, commands, more, weight);
-        self.write_group(group);
+        let mut queue = FairQueue::new(first);
+        let mut next = queue.fill(commands);
+        while let Some(group) = queue.take_group(GROUP_BYTES) {
+            write(self, group);
+            self.end_many_days();
+            self.measure();
+            if next.is_none() {
+                next = queue.fill(commands);
+            }
+        }
         next
     }
 
@@ -585,29 +613,6 @@ pub(super) struct Decided {
     /// True for each row that is refused because of a quota.
     over: Vec<bool>,
     pub(super) receipt: Receipt,
-}
-
-/// Gathers the queued commands of the same kind behind a first one, up to a bound. Also returns the
-/// command that ended the gathering.
-pub(super) fn gather<T>(
-    first: T,
-    commands: &mut mpsc::UnboundedReceiver<Command>,
-    more: impl Fn(Command) -> Result<T, Command>,
-    bytes_of: impl Fn(&T) -> usize,
-) -> (Vec<T>, Option<Command>) {
-    let mut bytes = bytes_of(&first);
-    let mut group = vec![first];
-    while bytes < GROUP_BYTES {
-        let Ok(command) = commands.try_recv() else { break };
-        match more(command) {
-            Ok(one) => {
-                bytes += bytes_of(&one);
-                group.push(one);
-            }
-            Err(other) => return (group, Some(other)),
-        }
-    }
-    (group, None)
 }
 
 /// Returns the selected rows with their encoding for the log: the given one if all are selected,

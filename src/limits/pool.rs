@@ -300,6 +300,11 @@ impl MemoryReservation {
         self.pool.most(&self.holder)
     }
 
+    /// Returns the party that the units are counted for.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
     /// Returns the number of units that the room holds.
     pub fn units(&self) -> u64 {
         self.held + self.merged.iter().map(|(_, units)| units).sum::<u64>()
