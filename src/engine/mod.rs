@@ -8,6 +8,7 @@
 
 mod adopt;
 mod append_parts;
+mod built_append;
 mod claim;
 mod doctor;
 mod exports;
@@ -75,6 +76,7 @@ pub use crate::export::Request as ExportRequest;
 pub use crate::parts::RecordPart;
 pub use crate::query::{Answer, Params};
 pub use adopt::LeftBehind;
+pub(crate) use built_append::BuiltAppend;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use exports::NewExport;
 pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
