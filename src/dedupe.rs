@@ -36,7 +36,7 @@ const SETS: usize = 16;
 #[derive(Debug)]
 pub struct DedupWindow {
     keys: KeyHasher,
-    organisations: HashMap<u32, Ids>,
+    organisations: HashMap<u32, Ids, BuildHasherDefault<Hashed>>,
     /// Ids of all organisations.
     len: usize,
     window_micros: i64,
@@ -139,6 +139,10 @@ impl Hasher for Hashed {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
+    fn write_u32(&mut self, key: u32) {
+        // Maps use both the first and the last bits.
+        self.0 = (u64::from(key) << 32) | u64::from(key);
+    }
     fn write_u64(&mut self, key: u64) {
         self.0 = key;
     }
@@ -171,7 +175,11 @@ impl KeyHasher {
     /// empty name means no workspace.
     pub fn key(&self, organisation: &str, workspace: Option<&str>, id: &str) -> u128 {
         let identity = (organisation, workspace.filter(|workspace| !workspace.is_empty()), id);
-        self.joined(organisation, self.0.hash_one(identity), self.1.hash_one(identity))
+        joined(
+            self.organisation(organisation),
+            self.0.hash_one(identity),
+            self.1.hash_one(identity),
+        )
     }
 
     /// Returns the key of a record.
@@ -189,12 +197,12 @@ impl KeyHasher {
         let mut text = Hashing(self.0.build_hasher(), self.1.build_hasher());
         // Neither hashing nor the derived form fails.
         let _ = write!(text, "{value:?}");
-        self.joined(organisation, text.0.finish(), text.1.finish())
+        joined(self.organisation(organisation), text.0.finish(), text.1.finish())
     }
 
-    fn joined(&self, organisation: &str, high: u64, low: u64) -> u128 {
-        let organisation = self.0.hash_one(organisation) as u32;
-        (u128::from(organisation) << 96) | (u128::from(high as u32) << 64) | u128::from(low)
+    /// Returns the number of an organisation.
+    fn organisation(&self, name: &str) -> u32 {
+        self.0.hash_one(name) as u32
     }
 
     /// Returns the keys of the rows of a batch with the columns `organisation_id`, `workspace_slug`
@@ -213,6 +221,11 @@ impl KeyHasher {
     }
 }
 
+/// Joins the parts of a key.
+fn joined(organisation: u32, high: u64, low: u64) -> u128 {
+    (u128::from(organisation) << 96) | (u128::from(high as u32) << 64) | u128::from(low)
+}
+
 impl DedupWindow {
     /// Creates an empty window. A window of 0 hours turns the check off.
     pub fn new(keys: KeyHasher, window_hours: u64, max_ids: u64) -> Self {
@@ -220,7 +233,7 @@ impl DedupWindow {
             .unwrap_or(i64::MAX / 3_600_000_000)
             .saturating_mul(3_600_000_000);
         let max_ids = usize::try_from(max_ids).unwrap_or(usize::MAX);
-        Self { keys, organisations: HashMap::new(), len: 0, window_micros, max_ids }
+        Self { keys, organisations: HashMap::default(), len: 0, window_micros, max_ids }
     }
 
     /// Returns the hasher for the keys of this window.

@@ -25,7 +25,7 @@ use crate::usage::Counts;
 /// Rows at which chunks stop growing: the batch size of a query.
 const CHUNK_ROWS: usize = 8192;
 /// Bytes at which chunks stop growing: concatenating copies them while queries wait for their view.
-const CHUNK_BYTES: u64 = 4 << 20;
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// The mutable memtable.
 #[derive(Debug, Default)]

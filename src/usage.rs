@@ -75,7 +75,8 @@ impl Counts {
             self.0.insert(organisation.to_owned(), Vec::new());
         }
         // The months of an organisation are few, and the newest is the last.
-        let months = self.0.entry(organisation.to_owned()).or_default();
+        #[expect(clippy::expect_used, reason = "the organisation is inserted just above")]
+        let months = self.0.get_mut(organisation).expect("an inserted organisation");
         let place = months.iter().rposition(|(known, _)| *known == month).unwrap_or_else(|| {
             let place = months.partition_point(|(known, _)| *known < month);
             months.insert(place, (month, Count::default()));

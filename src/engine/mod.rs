@@ -9,6 +9,7 @@
 mod adopt;
 mod append_parts;
 mod builder;
+mod built_append;
 mod claim;
 mod doctor;
 mod erased;
@@ -79,6 +80,7 @@ pub use crate::parts::RecordPart;
 pub use crate::query::{Answer, Params};
 pub use adopt::LeftBehind;
 pub use builder::EngineBuilder;
+pub(crate) use built_append::BuiltAppend;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use erased::ErasedRecords;
 pub use exports::NewExport;

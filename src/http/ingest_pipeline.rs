@@ -1,7 +1,7 @@
 //! Ingests the records of a body: reads, splits, parses and appends them, and returns a receipt.
 //!
 //! Three steps run in parallel: one thread reads and splits the body ([`feed`]), up to two threads
-//! parse chunks, and one chunk at a time is appended, in order. Records that a [`Receipt`] counts
+//! parse chunks and build their batches, and one chunk at a time is appended, in order. Records that a [`Receipt`] counts
 //! as accepted are durable, even if the body failed later.
 
 use std::io::Cursor;
@@ -22,7 +22,7 @@ use super::error::Failure;
 use super::input::text_header;
 use super::retry_detection::{Connection, Ids};
 use crate::catalog::Access;
-use crate::engine::day_of;
+use crate::engine::{self, BuiltAppend, day_of};
 use crate::error::{Error, Result};
 use crate::ingest::{self, Context, Headers, Owner, Rejection, SourceFormat};
 use crate::limits::{self, Holder, MemoryReservation, Pool, Share};
@@ -92,9 +92,32 @@ pub(crate) struct Intake {
 }
 
 struct Parsed {
-    records: Vec<Record>,
+    portions: Vec<Portion>,
     rejections: Vec<Rejection>,
     _room: MemoryReservation,
+}
+
+/// Records that are appended at once.
+struct Portion {
+    /// The rows, or the reason why they cannot be appended.
+    built: Result<BuiltAppend>,
+    /// Organisations that the message about records that a plan does not keep names.
+    named: Named,
+}
+
+/// The one organisation of the records with a monthly quota, and that of those with a retention.
+struct Named {
+    limited: Option<String>,
+    expiring: Option<String>,
+}
+
+impl Named {
+    fn new(records: &[Record], rules: &Rules) -> Self {
+        Self {
+            limited: the_one(records, |organisation| rules.terms(organisation).stops_at.is_some()),
+            expiring: the_one(records, |organisation| rules.retention_days(organisation) != 0),
+        }
+    }
 }
 
 impl Intake {
@@ -246,7 +269,11 @@ impl Intake {
             let parsed = parsed
                 .map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
-            receipt.append(&intake.app, &intake.access, &intake.sender, parsed.records).await?;
+            for Portion { built, named } in parsed.portions {
+                let engine = &intake.app.engine;
+                let appended = engine.append_built_as(&intake.access, built?).await?;
+                receipt.add(&intake.app, &intake.sender, appended, named);
+            }
         }
         Ok(())
     }
@@ -269,7 +296,14 @@ impl Intake {
             ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| {
                 records.push(record)
             });
-        Parsed { records, rejections, _room: room }
+        let engine = &self.app.engine;
+        let rules = engine.catalog().rules();
+        let portions = limits::cut(records, |record| record.created_at.map(day_of));
+        let portions = portions.into_iter().filter(|records| !records.is_empty()).map(|records| {
+            let named = Named::new(&records, &rules);
+            Portion { built: engine.build_as(&self.access, records), named }
+        });
+        Parsed { portions: portions.collect(), rejections, _room: room }
     }
 }
 
@@ -341,16 +375,24 @@ impl Receipt {
         if records.is_empty() {
             return Ok(());
         }
-        let rules = app.engine.catalog().rules();
-        let limited =
-            the_one(&records, |organisation| rules.terms(organisation).stops_at.is_some());
-        let expiring = the_one(&records, |organisation| rules.retention_days(organisation) != 0);
+        let named = Named::new(&records, &app.engine.catalog().rules());
         let appended =
             app.engine.append_parsed_as(access, records).await.map_err(|refused| refused.error)?;
+        self.add(app, sender, appended, named);
+        Ok(())
+    }
+
+    /// Counts appended records, and describes those that a plan does not keep.
+    fn add(&mut self, app: &App, sender: &Sender, appended: engine::Receipt, named: Named) {
+        let Named { limited, expiring } = named;
         self.accepted += appended.accepted;
         self.duplicate += appended.duplicate;
         self.over_quota += appended.over_quota;
         self.past_retention += appended.past_retention;
+        if appended.over_quota + appended.past_retention == 0 {
+            return;
+        }
+        let rules = app.engine.catalog().rules();
         if appended.over_quota > 0 {
             let text = over_quota(limited.as_deref(), &rules);
             self.tell(
@@ -369,7 +411,6 @@ impl Receipt {
                 Refused::many(Reason::PastRetention, text, appended.past_retention),
             );
         }
-        Ok(())
     }
 
     /// Adds records that a plan does not keep to the list of refusals and to the message.

@@ -29,6 +29,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -390,20 +391,30 @@ pub fn read(
                     format!("UTF-8 text (byte {} of the record is not)", error.valid_up_to());
                 take(Err(FieldError::silent("json", expected)), new_id);
             }
-            Ok(text) => {
-                let text = &*finite(text);
-                match shape {
-                    SourceFormat::Native => take(native::read(text, context), new_id),
-                    SourceFormat::Portkey => portkey.read(text, new_id, &mut take),
-                    SourceFormat::LiteLlm => take(litellm::read(text, context), new_id),
-                    SourceFormat::GatewayHook => take(hook::read(text, context, new_id), new_id),
-                    SourceFormat::Otlp => otlp::read(text, &overlay, context, new_id, &mut take),
+            Ok(text) => match shape {
+                SourceFormat::Native => take(read_native(text, context), new_id),
+                SourceFormat::Portkey => portkey.read(&finite(text), new_id, &mut take),
+                SourceFormat::LiteLlm => take(litellm::read(&finite(text), context), new_id),
+                SourceFormat::GatewayHook => {
+                    take(hook::read(&finite(text), context, new_id), new_id)
                 }
-            }
+                SourceFormat::Otlp => {
+                    otlp::read(&finite(text), &overlay, context, new_id, &mut take)
+                }
+            },
         }
     }
     rejections.sort_by_key(|rejection| rejection.record);
     rejections
+}
+
+/// Reads a native record. No valid text has a number that [`finite`] replaces, so only a refused
+/// text is searched for them.
+fn read_native(text: &str, context: &Context) -> Result<Record, FieldError> {
+    native::read(text, context).or_else(|error| match finite(text) {
+        Cow::Owned(finite) => native::read(&finite, context),
+        Cow::Borrowed(_) => Err(error),
+    })
 }
 
 /// Builds a rejection with what the text says about the record. Only the first rejections of a

@@ -13,7 +13,7 @@ use super::redact::Redact;
 use super::usage::Usage;
 use crate::config::{Config, Failures};
 use crate::error::{self, Error};
-use crate::record::json::{FieldError, last_keys, members};
+use crate::record::json::{FieldError, KeyScan, members};
 use crate::record::{Feedback, Message, Record};
 
 /// The rules of one engine, with counters of missing prices and of values left out.
@@ -124,9 +124,10 @@ impl Policy {
     /// that redaction rules match, and duplicate keys in bodies except the last.
     pub fn protect(&self, record: &mut Record) {
         self.untrack(record);
+        let mut keys = KeyScan::default();
         for message in [&mut record.request, &mut record.response] {
             for text in [&mut message.body, &mut message.headers].into_iter().flatten() {
-                if let Cow::Owned(single) = last_keys(text) {
+                if let Cow::Owned(single) = keys.last_keys(text) {
                     *text = single;
                 }
             }

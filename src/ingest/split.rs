@@ -9,7 +9,6 @@
 //! Memory holds at most one record and one push. The rest of a record over the limit is skipped as
 //! it arrives.
 
-use std::io::BufRead;
 use std::ops::Range;
 
 use super::Rejection;
@@ -226,7 +225,7 @@ impl Splitter {
 
     fn lines(&mut self, last: bool) -> Chunk {
         let mut chunk = Chunk::default();
-        let end = match self.buffer[self.searched..].iter().rposition(|byte| *byte == b'\n') {
+        let end = match memchr::memrchr(b'\n', &self.buffer[self.searched..]) {
             _ if last => self.buffer.len(),
             Some(at) => self.searched + at + 1,
             None => {
@@ -238,9 +237,8 @@ impl Splitter {
         let mut at = 0;
         let mut line = Lines { text: &self.buffer, counted: 0, line: self.line };
         while at < end {
-            // `skip_until` uses the platform's memchr, which searches many bytes at a time.
-            let length = (&self.buffer[at..end]).skip_until(b'\n').unwrap_or(end - at);
-            let range = at..at + length;
+            let length = memchr::memchr(b'\n', &self.buffer[at..end]);
+            let range = at..length.map_or(end, |length| at + length + 1);
             at = range.end;
             let skipped = std::mem::take(&mut self.skipping);
             let blank = self.buffer[range.clone()].trim_ascii().is_empty();

@@ -5,6 +5,10 @@
 //! name are enough there. In parameters the same words have other meanings (`eos_token_id`,
 //! `prompt_cache_key`), so whole words are compared there.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 /// Substrings of the names of headers that hold a secret.
 const PARTS: [&str; 14] = [
     "access-key",
@@ -115,14 +119,24 @@ const ABOUT_TOKENS: [&str; 12] = [
 /// Words in names of AWS parameters that hold no secret.
 const PLAIN_AWS: [&str; 4] = ["endpoint", "name", "profile", "region"];
 
+/// One search for all [`PARTS`], which most names have none of. The parts have no character that is
+/// special in a pattern.
+static ANY_PART: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&PARTS.join("|")).ok());
+
 /// Returns true if a header of that name, in lower case, holds a secret.
 pub(super) fn in_headers(lower: &str) -> bool {
+    let key = lower == "key" || lower.ends_with("-key") || lower.ends_with("_key");
+    let open = || OPEN_KEYS.iter().any(|name| lower.ends_with(name));
+    if key && !open() {
+        return true;
+    }
+    if ANY_PART.as_ref().is_some_and(|any| !any.is_match(lower)) {
+        return false;
+    }
     // Rate limits and lengths of replies are counted in tokens.
     let counts =
         lower.contains("ratelimit") || lower.contains("tokens") || lower.contains("tokenizer");
-    let key = lower == "key" || lower.ends_with("-key") || lower.ends_with("_key");
-    let open = || OPEN_KEYS.iter().any(|name| lower.ends_with(name));
-    key && !open() || PARTS.iter().any(|part| lower.contains(part) && !(counts && *part == "token"))
+    PARTS.iter().any(|part| lower.contains(part) && !(counts && *part == "token"))
 }
 
 /// Returns true if a parameter of a URL of that name, in lower case, holds a secret.

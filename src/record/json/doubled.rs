@@ -8,86 +8,127 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::text::{string_end, unquote};
+use super::text::{string_end_and_escape, unquote};
 
 /// Maximum number of members that are compared pairwise.
 const FEW: usize = 24;
 
 /// An open object or array.
+#[derive(Debug)]
 struct Open {
     is_object: bool,
     /// Index of its first member in the list of all members.
     first: usize,
-    /// True if the next string is a key.
-    key_is_next: bool,
 }
 
 /// Member of an open object.
+#[derive(Debug)]
 struct Member {
     /// Range of its key, including the quotes.
     key: Range<usize>,
+    /// Length and first bytes of the key, which distinguish most keys without escapes.
+    print: u64,
     has_escape: bool,
 }
 
-/// Removes the earlier members of duplicate keys from a valid JSON text.
-pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
-    let superseded = superseded(text);
-    if superseded.is_empty() {
-        return Cow::Borrowed(text);
+impl Member {
+    fn new(bytes: &[u8], key: Range<usize>, has_escape: bool) -> Self {
+        let inner = &bytes[key.start + 1..(key.end - 1).max(key.start + 1)];
+        // A text continues after its keys, so eight bytes are there nearly always.
+        let beginning = match bytes.get(key.start + 1..).and_then(<[u8]>::first_chunk::<8>) {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None => {
+                let mut eight = [0; 8];
+                eight.iter_mut().zip(inner).for_each(|(to, byte)| *to = *byte);
+                u64::from_le_bytes(eight)
+            }
+        };
+        let beginning = match inner.len() {
+            short @ 0..8 => beginning & !(u64::MAX << (8 * short)),
+            _ => beginning,
+        };
+        Self { key, print: beginning ^ (inner.len() as u64).rotate_right(8), has_escape }
     }
-    let mut out = String::with_capacity(text.len());
-    let mut copied = 0;
-    for range in superseded {
-        // A member may lie within another one that is removed.
-        if range.start >= copied {
-            // Both offsets are at quotes, so this is never `None`.
-            out.push_str(text.get(copied..range.start).unwrap_or_default());
-            copied = range.end;
-        }
-    }
-    out.push_str(text.get(copied..).unwrap_or_default());
-    Cow::Owned(out)
 }
 
-/// Returns the members that a later one of the same name replaces, each up to the next member, in
-/// the order of their start.
-fn superseded(text: &str) -> Vec<Range<usize>> {
-    let bytes = text.as_bytes();
-    let mut open: Vec<Open> = Vec::new();
-    let mut members: Vec<Member> = Vec::new();
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => {
-                let end = (string_end(bytes, at + 1) + 1).min(bytes.len());
-                if let Some(object) = open.last_mut().filter(|object| object.key_is_next) {
-                    object.key_is_next = false;
-                    let has_escape = bytes[at..end].contains(&b'\\');
-                    members.push(Member { key: at..end, has_escape });
-                }
-                at = end;
-                continue;
-            }
-            b'{' => open.push(Open { is_object: true, first: members.len(), key_is_next: true }),
-            b'[' => open.push(Open { is_object: false, first: members.len(), key_is_next: false }),
-            b',' => {
-                if let Some(object) = open.last_mut() {
-                    object.key_is_next = object.is_object;
-                }
-            }
-            b'}' | b']' => {
-                if let Some(closed) = open.pop() {
-                    doubles(text, &members[closed.first..], &mut found);
-                    members.truncate(closed.first);
-                }
-            }
-            _ => {}
+/// Finds duplicate keys in one text after the other, with the same memory.
+#[derive(Debug, Default)]
+pub(crate) struct KeyScan {
+    /// The open objects and arrays around the innermost one.
+    open: Vec<Open>,
+    members: Vec<Member>,
+}
+
+/// Removes the earlier members of duplicate keys from a valid JSON text.
+#[cfg(test)]
+pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
+    KeyScan::default().last_keys(text)
+}
+
+impl KeyScan {
+    /// Removes the earlier members of duplicate keys from a valid JSON text.
+    pub(crate) fn last_keys<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
+        let superseded = self.superseded(text);
+        if superseded.is_empty() {
+            return Cow::Borrowed(text);
         }
-        at += 1;
+        let mut out = String::with_capacity(text.len());
+        let mut copied = 0;
+        for range in superseded {
+            // A member may lie within another one that is removed.
+            if range.start >= copied {
+                // Both offsets are at quotes, so this is never `None`.
+                out.push_str(text.get(copied..range.start).unwrap_or_default());
+                copied = range.end;
+            }
+        }
+        out.push_str(text.get(copied..).unwrap_or_default());
+        Cow::Owned(out)
     }
-    found.sort_by_key(|range| range.start);
-    found
+
+    /// Returns the members that a later one of the same name replaces, each up to the next member,
+    /// in the order of their start.
+    fn superseded(&mut self, text: &str) -> Vec<Range<usize>> {
+        let bytes = text.as_bytes();
+        let Self { open, members } = self;
+        open.clear();
+        members.clear();
+        let mut found = Vec::new();
+        let mut innermost = Open { is_object: false, first: 0 };
+        let mut key_is_next = false;
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b'"' => {
+                    let start = at - 1;
+                    let (quote, has_escape) = string_end_and_escape(bytes, at);
+                    at = (quote + 1).min(bytes.len());
+                    if key_is_next {
+                        key_is_next = false;
+                        members.push(Member::new(bytes, start..at, has_escape));
+                    }
+                }
+                b',' => key_is_next = innermost.is_object,
+                b'{' | b'[' => {
+                    open.push(innermost);
+                    key_is_next = *byte == b'{';
+                    innermost = Open { is_object: key_is_next, first: members.len() };
+                }
+                b'}' | b']' => {
+                    key_is_next = false;
+                    if let Some(outer) = open.pop() {
+                        doubles(text, &members[innermost.first..], &mut found);
+                        members.truncate(innermost.first);
+                        innermost = outer;
+                    }
+                }
+                _ => {}
+            }
+        }
+        found.sort_by_key(|range| range.start);
+        found
+    }
 }
 
 /// Adds the members of one object that a later one replaces.
@@ -113,12 +154,14 @@ fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Returns true if two keys are equal. Lengths distinguish most keys without escapes.
+/// Returns true if two keys are equal.
 fn are_equal(text: &str, a: &Member, b: &Member) -> bool {
     if a.has_escape || b.has_escape {
         return compare(text, a, b) == Ordering::Equal;
     }
-    a.key.len() == b.key.len() && text.as_bytes()[a.key.clone()] == text.as_bytes()[b.key.clone()]
+    a.print == b.print
+        && a.key.len() == b.key.len()
+        && text.as_bytes()[a.key.clone()] == text.as_bytes()[b.key.clone()]
 }
 
 /// Orders two keys, by length first.

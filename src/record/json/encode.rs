@@ -74,6 +74,12 @@ const FURTHER: [&str; 8] = [
     DATE,
 ];
 
+/// Number of rows after which room for the rest of a batch is reserved: growing step by step copies
+/// the text each time.
+const SAMPLE_ROWS: usize = 32;
+/// Maximum bytes that are reserved, since the sampled rows may be the largest.
+const MAX_RESERVED_BYTES: usize = 8 << 20;
+
 /// Names that Portkey's guide uses for columns, with the corresponding columns.
 const ALIASES: [(&str, &str); 4] = [
     ("ai_provider", "ai_org"),
@@ -143,8 +149,13 @@ impl Encoder {
             .zip(&columns)
             .map(|(item, columns)| (&item.key[..], item.cell(columns)))
             .collect();
+        let before = out.len();
         for row in 0..batch.num_rows() {
             let start = out.len();
+            if row == SAMPLE_ROWS {
+                let rest = (start - before) / SAMPLE_ROWS * (batch.num_rows() - row);
+                out.reserve((rest + rest / 8).min(MAX_RESERVED_BYTES));
+            }
             for (key, cell) in &cells {
                 let null = cell.is_null(row);
                 if null && self.sparse {

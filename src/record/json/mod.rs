@@ -32,6 +32,8 @@ pub use reason::{Reason, Seen};
 pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};
+pub(crate) use doubled::KeyScan;
+#[cfg(test)]
 pub(crate) use doubled::last_keys;
 pub(crate) use finite::finite;
 pub(crate) use text::{Checks, next_special, unquote, value_end, write_string};

@@ -75,7 +75,7 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
 /// becomes U+FFFD: a record is worth more than one broken character.
 pub(crate) fn unquote(raw: &str) -> Cow<'_, str> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-    if !inner.as_bytes().contains(&b'\\') {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Cow::Borrowed(inner);
     }
     serde_json::from_str::<String>(raw)
@@ -136,9 +136,7 @@ impl Checks {
 }
 
 fn is_multiline(bytes: &[u8]) -> bool {
-    bytes.chunks(256).any(|block| {
-        block.iter().fold(false, |found, byte| found | (*byte == b'\n') | (*byte == b'\r'))
-    })
+    memchr::memchr2(b'\n', b'\r', bytes).is_some()
 }
 
 /// Counts the opening brackets, including those inside strings: an upper bound of the depth that
@@ -206,16 +204,51 @@ pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
 
 /// Returns the offset of the quote that closes the string around `from`, or the length if there is
 /// none.
-pub(super) fn string_end(bytes: &[u8], mut from: usize) -> usize {
+pub(super) fn string_end(bytes: &[u8], from: usize) -> usize {
+    string_end_and_escape(bytes, from).0
+}
+
+/// Returns the same offset as [`string_end`], and true if the string has an escape before it.
+#[inline]
+pub(super) fn string_end_and_escape(bytes: &[u8], mut from: usize) -> (usize, bool) {
+    let mut has_escape = false;
     while from < bytes.len() {
-        let at = next_special(bytes, from);
+        let at = quote_or_backslash(bytes, from);
         match bytes.get(at) {
-            Some(b'"') | None => return at,
-            Some(b'\\') => from = at + 2,
-            Some(_) => from = at + 1,
+            Some(b'\\') => {
+                has_escape = true;
+                from = at + 2;
+            }
+            _ => return (at, has_escape),
         }
     }
-    bytes.len()
+    (bytes.len(), has_escape)
+}
+
+/// Words of a string that are tested one by one: keys and short values end within them, and the
+/// call of a vectorised search costs as much.
+const SHORT_WORDS: usize = 2;
+
+/// Returns the offset, from `from` on, of the first quote or backslash, or the length if there is
+/// none. Tests words as [`next_special`] does.
+#[inline]
+fn quote_or_backslash(bytes: &[u8], from: usize) -> usize {
+    let rest = &bytes[from..];
+    let (words, _) = rest.as_chunks::<8>();
+    let words = &words[..words.len().min(SHORT_WORDS)];
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        let found =
+            (quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash);
+        if found & HIGHS != 0 {
+            return from + number * 8 + (found & HIGHS).trailing_zeros() as usize / 8;
+        }
+    }
+    let tested = words.len() * 8;
+    let found = memchr::memchr2(b'"', b'\\', &rest[tested..]);
+    found.map_or(bytes.len(), |at| from + tested + at)
 }
 
 /// Removes the line breaks and other white space between the tokens of a valid JSON text, if it has

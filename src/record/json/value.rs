@@ -197,6 +197,9 @@ fn boolean(raw: &str) -> Option<Option<bool>> {
     }
 }
 
+/// Number of members for which room is reserved, enough for most headers and metadata.
+const USUAL_MEMBERS: usize = 8;
+
 /// Returns the keys of an object with the raw text of their values, in order, or `None` if the text
 /// is not one JSON object.
 pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
@@ -207,7 +210,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
             f.write_str("an object")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
+            let mut members = Vec::with_capacity(USUAL_MEMBERS);
             while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
                 members.push((unquote(key.get()), value.get()));
             }
