@@ -110,6 +110,7 @@ pub mod ingest;
 mod parts;
 pub mod record;
 pub mod store;
+pub mod encode;
 #[doc(hidden)]
 pub mod limits;
 mod clock;
