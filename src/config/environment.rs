@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use strsim::osa_distance;
 
-use super::SETTINGS;
+use super::settings::SETTINGS;
 use crate::nearest::nearest;
 
 pub(super) const PREFIX: &str = "GATELOG_";

@@ -4,14 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
+
 use crate::cli::output::say;
 use crate::cli::progress::thousands;
 use crate::engine::{Engine, Receipt};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Row, Rules};
 use crate::record::Record;
 use crate::record::json::Reason;
-use crate::refusals::{Refused, Sender};
+use crate::refusals::{self, Refused, Sender};
+
+/// Number of concurrent appends.
+pub(super) const APPENDS_AT_ONCE: usize = 4;
 
 /// First and longest pause before an append to a full engine is repeated.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -109,4 +114,19 @@ pub(in crate::cli) async fn append_patiently(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
+}
+
+/// Returns the sender of refusals in an import.
+pub(super) fn sender(source: impl Into<refusals::Source>) -> Sender {
+    Sender {
+        organisation: None,
+        workspace: None,
+        source: source.into(),
+        route: "gatelog import".into(),
+    }
+}
+
+/// Returns the result of an append that ran in a task.
+pub(super) fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
+    appended.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
 }
