@@ -111,6 +111,7 @@ mod parts;
 pub mod record;
 #[doc(hidden)]
 pub mod store;
+pub mod encode;
 #[doc(hidden)]
 pub mod limits;
 pub mod guide;

@@ -3,7 +3,7 @@
 
 use super::graphs::{Empty, Field, GRAPHS, Points};
 use super::groups::GROUPS;
-use super::{CACHE_SUMMARY, header};
+use super::sql_files::{CACHE_SUMMARY, header};
 use crate::error::Result;
 use crate::reports::{Report, ReportColumn};
 

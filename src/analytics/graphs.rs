@@ -1,6 +1,6 @@
 //! The seventeen graphs: their paths in both SDKs, and the mapping of columns to JSON fields.
 
-use super::file;
+use super::sql_files::file;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::filters::AnalyticsRequest;
 use super::shape::Row;
-use super::{file, wrong};
+use super::sql_files::file;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::reports::Report;
@@ -266,4 +266,9 @@ fn whole(
     let number = text.parse().ok().filter(|number| allowed.contains(number));
     let expected = || format!("a whole number from {} to {}", allowed.start(), allowed.end());
     number.ok_or_else(|| wrong(name, text, &expected()))
+}
+
+/// Returns an error about a parameter's value.
+fn wrong(name: &str, value: &str, expected: &str) -> Error {
+    Error::invalid(format!("parameter `{name}` is `{value}`; expected {expected}"))
 }

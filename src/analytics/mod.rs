@@ -20,19 +20,19 @@ mod graph_spec;
 mod graphs;
 mod groups;
 mod shape;
+mod sql_files;
 mod time_range;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
 use datafusion::common::{ParamValues, ScalarValue};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::reports::{self, Report};
+use crate::error::Result;
 
 pub use filters::AnalyticsRequest;
 pub use graph_spec::{
@@ -41,23 +41,8 @@ pub use graph_spec::{
 use graphs::Graph;
 use groups::Listing;
 pub use groups::{MAX as MAX_GROUPS, PAGE as PAGE_GROUPS};
-
-/// Returns the name and the text of a file of `sql/analytics`.
-macro_rules! file {
-    ($name:literal) => {
-        (concat!("analytics/", $name), include_str!(concat!("../../sql/analytics/", $name, ".sql")))
-    };
-}
-use file;
-
-const CALLS: (&str, &str) = file!("calls");
-const RATINGS: (&str, &str) = file!("ratings");
-const RATED: (&str, &str) = file!("rated");
-const RATED_ONCE: (&str, &str) = file!("rated_once");
-const CACHE_SUMMARY: (&str, &str) = file!("summary_cache");
-
-/// Figures in a response that are computed from withheld columns, with these columns.
-pub type Figures = BTreeMap<String, BTreeSet<String>>;
+pub use shape::Figures;
+use sql_files::{CACHE_SUMMARY, CALLS, RATED, RATED_ONCE, RATINGS, header};
 
 /// A request that is ready to run.
 #[derive(Debug)]
@@ -228,14 +213,4 @@ impl Query {
             .and_then(|row| row.get(groups::TOTAL))
             .and_then(Value::as_u64))
     }
-}
-
-/// Parses the header of a file.
-fn header((name, sql): (&'static str, &'static str)) -> Result<Report> {
-    reports::parse(name, sql)
-}
-
-/// Returns an error about a parameter's value.
-fn wrong(name: &str, value: &str, expected: &str) -> Error {
-    Error::invalid(format!("parameter `{name}` is `{value}`; expected {expected}"))
 }

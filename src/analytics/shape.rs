@@ -1,6 +1,6 @@
 //! Converts rows to Portkey's JSON: a summary, and a point for each bucket of the time frame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
@@ -9,10 +9,12 @@ use arrow::datatypes::{
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
-use super::Figures;
 use super::graphs::{Empty, Field, Graph, Points};
 use super::time_range::{TimeRange, text};
 use crate::error::{Error, Result};
+
+/// Figures in a response that are computed from withheld columns, with these columns.
+pub type Figures = BTreeMap<String, BTreeSet<String>>;
 
 /// A row, by column name.
 pub(super) type Row = Map<String, Value>;

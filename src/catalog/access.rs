@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
-use super::keys::Key;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 
@@ -111,12 +110,6 @@ impl Access {
     /// Returns true if the caller reaches an organisation.
     pub fn reaches(&self, organisation: &str) -> bool {
         self.organisation.as_deref().is_none_or(|own| own == organisation)
-    }
-
-    /// Returns true if a key reaches no further than this access.
-    pub fn reaches_key(&self, key: &Key) -> bool {
-        self.organisation.as_ref().is_none_or(|own| key.organisation.as_ref() == Some(own))
-            && self.workspace.as_ref().is_none_or(|own| key.workspace.as_ref() == Some(own))
     }
 }
 

@@ -8,28 +8,16 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStoreExt, PutPayload};
-use serde::{Deserialize, Serialize};
 
 use super::Catalog;
-use super::document::Document;
-use super::erasures::ErasureEntry;
 use super::limits::MAX_ERASURES;
+use super::model::{ArchivedLists, Document, ErasureEntry};
 use crate::error::{Error, Result};
 use crate::plan::Rules;
 use crate::store::Store;
 
 /// Objects that are read concurrently.
 const AT_ONCE: usize = 16;
-
-/// Sizes of the archived lists of an erasure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArchivedLists {
-    /// Number of record ids.
-    pub ids: u64,
-    /// Number of feedback ids.
-    pub feedback: u64,
-}
 
 impl Document {
     /// Returns the completed erasures that have lists, or that are older than the newest few.

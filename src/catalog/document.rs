@@ -1,4 +1,4 @@
-//! The catalog document: organisations, plans, and the changes that may be made to them. Pure.
+//! Changes to organisations and plans in the catalog document. Pure.
 //! Keys, erasures, export jobs, share links and saved filters have files of their own beside this
 //! one.
 //!
@@ -8,155 +8,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use chrono::{DateTime, Duration, Utc};
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, Utc};
 
-use super::erasures::{ErasureEntry, ErasureSelector};
-use super::exports::ExportJob;
-use super::field_restrictions::DeniedFields;
-use super::identity::Identity;
-use super::keys::Key;
+use super::erasures::{ErasureSelector, IN_FORCE};
 use super::limits::MAX_WORKSPACES;
-use super::saved::SavedFilter;
-use super::share::{Share, ShareSecret};
+use super::model::{Document, Organisation, RetentionChange, Unknown};
 use crate::config::{MAX_DAYS, Plan, Plans};
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::plan::{self, Moving, Rules, Terms};
 
-/// Version of the document format. Format 1 had only keys; format 2 had no archived erasures.
-pub const FORMAT: u32 = 3;
-/// Minimum time that an erasure or a retention change stays in force after its request, so that it
-/// also applies to records that other nodes still hold.
-pub(super) const IN_FORCE: Duration = Duration::hours(24);
 /// Most archived providers of an organisation: they are part of a document that every change
 /// rewrites as a whole.
 const MAX_ARCHIVED: usize = 1_000;
 /// Longest name of an organisation, a workspace or a plan, in bytes.
 const MAX_NAME: usize = 128;
-
-/// The catalog document.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Document {
-    /// Format version.
-    pub format: u32,
-    /// Id of the change that made this version. Its author recognises the version by this id if the
-    /// response to the write was lost.
-    #[serde(default)]
-    pub change: String,
-    /// Identity of the store. `None` until an engine of this version has opened the store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<Identity>,
-    /// Organisations by id.
-    #[serde(default)]
-    pub organisations: BTreeMap<String, Organisation>,
-    /// Custom plans by name, without the built-in ones.
-    #[serde(default)]
-    pub plans: BTreeMap<String, Plan>,
-    /// API keys, oldest first.
-    #[serde(default)]
-    pub keys: Vec<Key>,
-    /// Requested erasures, oldest first. They are also the record of what was erased.
-    #[serde(default)]
-    pub erasures: Vec<ErasureEntry>,
-    /// Retention of records of organisations that the catalog does not know. `None` until a writing
-    /// node has recorded it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unknown: Option<Unknown>,
-    /// Archived providers by organisation. Their logs cannot be replayed.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub archived_providers: BTreeMap<String, BTreeSet<String>>,
-    /// Saved filters by organisation and name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub saved_filters: BTreeMap<String, BTreeMap<String, SavedFilter>>,
-    /// Share links, oldest first. Each opens one log without a key.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shares: Vec<Share>,
-    /// Secret that signs share links.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub share_secret: Option<ShareSecret>,
-    /// Export jobs, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub export_jobs: Vec<ExportJob>,
-    /// Files of export jobs that are to be deleted.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub export_leftovers: BTreeSet<String>,
-    /// Fields that may not be exported, by organisation.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub denied_fields: BTreeMap<String, DeniedFields>,
-}
-
-/// Retention of records of organisations that the catalog does not know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Unknown {
-    /// Days to keep records: `retention_days` of the nodes' configuration. 0 keeps them for ever.
-    pub retention_days: i32,
-    /// Retention classes that such records were stored in before `retention_days` changed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moving: Vec<RetentionChange>,
-}
-
-impl Default for Document {
-    fn default() -> Self {
-        Self {
-            format: FORMAT,
-            change: String::new(),
-            store: None,
-            organisations: BTreeMap::new(),
-            plans: BTreeMap::new(),
-            keys: Vec::new(),
-            erasures: Vec::new(),
-            unknown: None,
-            archived_providers: BTreeMap::new(),
-            saved_filters: BTreeMap::new(),
-            shares: Vec::new(),
-            share_secret: None,
-            export_jobs: Vec::new(),
-            export_leftovers: BTreeSet::new(),
-            denied_fields: BTreeMap::new(),
-        }
-    }
-}
-
-/// An organisation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Organisation {
-    /// Display name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Name of its plan.
-    pub plan: String,
-    /// Agreed days of retention, if the plan leaves them open.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retention_days: Option<i32>,
-    /// Workspaces; a key may be bound to one of them.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub workspaces: BTreeSet<String>,
-    /// Time of creation.
-    pub created_at: DateTime<Utc>,
-    /// Retention classes that its records were stored in before a change of plan.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moving: Vec<RetentionChange>,
-    /// Time of deletion. The records of a deleted organisation are being erased.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deleted_at: Option<DateTime<Utc>>,
-}
-
-/// A retention class that may still hold records of an organisation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RetentionChange {
-    /// Retention class: days to keep, 0 for ever.
-    pub from_days: i32,
-    /// Time of the change of plan.
-    pub since: DateTime<Utc>,
-    /// Files written before this time hold none of these records any more, in ms since 1970-01-01.
-    #[serde(default)]
-    pub clean_before_ms: i64,
-}
 
 impl Document {
     /// Returns the plan with the given name.
@@ -538,21 +404,6 @@ impl Document {
             erasures,
             moving.collect(),
         )
-    }
-}
-
-impl Organisation {
-    /// Creates an organisation on a plan.
-    pub fn new(plan: &str, created_at: DateTime<Utc>) -> Self {
-        Self {
-            name: None,
-            plan: plan.to_owned(),
-            retention_days: None,
-            workspaces: BTreeSet::new(),
-            created_at,
-            moving: Vec::new(),
-            deleted_at: None,
-        }
     }
 }
 

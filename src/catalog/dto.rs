@@ -8,10 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
-use super::document::{Document, Organisation};
-use super::erasures::ErasureEntry;
-use super::exports::{ExportJob, ExportStatus, expires_at};
-use super::keys::Key;
+use super::exports::expires_at;
+use super::model::{Document, ErasureEntry, ExportJob, ExportStatus, Key, Organisation};
 use crate::config::Plan;
 use crate::error::Result;
 use crate::time;

@@ -6,15 +6,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, Duration, Utc};
 
-use super::archived_erasures::ArchivedLists;
-use super::document::{Document, IN_FORCE};
 use super::limits::{MAX_ERASURES, MAX_IDS, MAX_NAME_BYTES};
+use super::model::{Document, ErasureEntry};
 use crate::error::{Error, Result};
 use crate::plan::{Erased, Erasure, Rules, Terms};
 
+/// Minimum time that an erasure or a retention change stays in force after its request, so that it
+/// also applies to records that other nodes still hold.
+pub(super) const IN_FORCE: Duration = Duration::hours(24);
 /// Longest time that rows stay in the memory of a node after the node could know of an erasure, in
 /// ms. Nodes reload the catalog every few seconds and then flush.
 const FLUSHED_WITHIN_MS: i64 = 60_000;
@@ -23,53 +24,6 @@ const FLUSHED_WITHIN_MS: i64 = 60_000;
 /// may have rows in memory.
 pub fn arrival(requested_at: DateTime<Utc>) -> i64 {
     requested_at.timestamp_millis().saturating_add(FLUSHED_WITHIN_MS)
-}
-
-/// One erasure: its request, its author and its progress.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ErasureEntry {
-    /// Id of the erasure.
-    pub id: String,
-    /// The organisation whose records are erased.
-    pub organisation: String,
-    /// The end user whose records are erased. `None` if the erasure is not by user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Ids of the records that are erased. Empty if the erasure is not by id.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<String>,
-    /// Ids of the feedback that is erased with the records.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub feedback: Vec<String>,
-    /// Time of the request. Records created up to this time are erased; records named by id are
-    /// erased whenever they were created.
-    pub requested_at: DateTime<Utc>,
-    /// Files written up to this time, in ms since 1970-01-01, hold only records that had arrived
-    /// when the erasure was requested. Such records are erased even if they are dated later. 0
-    /// stands for `requested_at`.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub arrived_ms: i64,
-    /// Id of the key that requested it, or `cli`.
-    pub requested_by: String,
-    /// Number of records removed from files so far.
-    #[serde(default)]
-    pub erased: u64,
-    /// Time of the last complete run over the files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_run_at: Option<DateTime<Utc>>,
-    /// Files written before this time, in ms since 1970-01-01, hold none of the erased records any
-    /// more.
-    #[serde(default)]
-    pub clean_before_ms: i64,
-    /// Part of the entry that lies in an object of its own. `None` if the entry is complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aside: Option<ArchivedLists>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_zero(moment: &i64) -> bool {
-    *moment == 0
 }
 
 /// Selects the records of an organisation to erase.

@@ -13,11 +13,10 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
-use super::document::Document;
+use super::model::{Document, ExportFile, ExportJob, ExportStatus};
 use super::user_mentions::is_nothing;
 use crate::error::{Error, Result};
 use crate::plan::Terms;
@@ -34,112 +33,6 @@ const MAX_OF_ORGANISATION: usize = 500;
 /// Maximum size of the filters (as JSON) and of the description, in bytes.
 const MAX_FILTERS: usize = 4 << 10;
 const MAX_DESCRIPTION: usize = 1 << 10;
-
-/// State of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExportStatus {
-    /// Not started since it was made or changed.
-    Draft,
-    /// Waiting for its turn, or being written.
-    InProgress,
-    /// The file is complete.
-    Success,
-    /// The job ended without a file. It has a reason.
-    Failed,
-    /// Stopped on request.
-    Stopped,
-}
-
-impl ExportStatus {
-    /// Returns the name in responses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::InProgress => "in_progress",
-            Self::Success => "success",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-/// An export job.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExportJob {
-    /// Id of the job.
-    pub id: String,
-    /// The organisation whose records the job reads. `None` for all, which only the operator may.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organisation: Option<String>,
-    /// The workspace whose records the job reads. `None` for the whole organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
-    /// True if the maker of the job may read bodies.
-    pub bodies: bool,
-    /// Filters as the request gave them.
-    pub filters: Map<String, Value>,
-    /// Columns of each line. `None` for all that may be exported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub columns: Option<Vec<String>>,
-    /// Purpose of the job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// State of the job.
-    pub status: ExportStatus,
-    /// Number of matching records when they were last counted.
-    pub total: u64,
-    /// Number of starts and restarts.
-    #[serde(default)]
-    pub run: u64,
-    /// Reason of the failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Id of the key that made the job.
-    pub created_by: String,
-    /// Time of creation.
-    pub created_at: DateTime<Utc>,
-    /// Time of the last change.
-    pub updated_at: DateTime<Utc>,
-    /// Time of the last start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<DateTime<Utc>>,
-    /// Time of the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<DateTime<Utc>>,
-    /// The written file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<ExportFile>,
-    /// Reason for the deletion of the file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file_gone: Option<String>,
-    /// Organisations that were created since the start and have a shorter retention. The job starts
-    /// over if it wrote records of one of them.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub narrowed: BTreeSet<String>,
-}
-
-/// The file of a run. Unknown fields are ignored, because a file can be made again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExportFile {
-    /// Unique name in the store, never reused.
-    pub name: String,
-    /// Size of the download, in bytes.
-    pub bytes: u64,
-    /// Size in the store if it is compressed, in bytes. `None` if it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stored_bytes: Option<u64>,
-    /// Number of lines.
-    pub records: u64,
-    /// Columns of each line.
-    pub columns: Vec<String>,
-    /// Organisations with records in the file. `None` for any that the job reads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organisations: Option<BTreeSet<String>>,
-    /// Time of completion.
-    pub written_at: DateTime<Utc>,
-}
 
 /// Changes to a job, which becomes a draft. `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,13 +8,10 @@
 //! filter, is an error. In SQL, lists and single logs a denied field is null as a plain column of
 //! the answer, and an error anywhere else (`query::withhold`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
-use super::document::Document;
-use super::exports::ExportJob;
 use super::known::no_workspace;
+use super::model::{DeniedFields, Document, ExportJob};
 use crate::error::{Error, Result};
 use crate::record::COLUMNS;
 use crate::record::json::{Encoder, column_of};
@@ -25,18 +22,6 @@ const PARTS: [(&str, &str); 2] = [("user_id", "metadata.value._user"), ("date", 
 const METADATA_VALUE: &str = "metadata.value.";
 /// Columns with content of calls, which only keys with `logs.read` may export.
 const BODIES: [&str; 4] = ["request", "response", "request.body", "response.body"];
-
-/// Fields that an organisation may not read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeniedFields {
-    /// Fields denied to the whole organisation.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub all: BTreeSet<String>,
-    /// Fields denied to a workspace, by workspace.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub workspaces: BTreeMap<String, BTreeSet<String>>,
-}
 
 /// Fields that a caller may not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,43 +4,13 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope, hash};
-use super::document::{Document, check_label};
+use super::document::check_label;
 use super::known::no_workspace;
 use super::limits::MAX_KEYS;
+use super::model::{Document, Key};
 use crate::error::{Error, Result};
-
-/// An API key without its text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// Id of the key: the start of its hash, which does not reveal its text.
-    pub id: String,
-    /// Purpose of the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// SHA-256 of the key's text, hexadecimal.
-    pub sha256: String,
-    /// The organisation that the key is bound to. `None` for an operator's key, which reaches all
-    /// of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organisation: Option<String>,
-    /// The workspace that the key is bound to. `None` for the whole organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
-    /// Permissions of the key.
-    pub scopes: BTreeSet<Scope>,
-    /// Time of creation.
-    pub created_at: DateTime<Utc>,
-    /// Time from which the key opens nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<DateTime<Utc>>,
-    /// Time of revocation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_at: Option<DateTime<Utc>>,
-}
 
 /// Properties of a key to create.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,6 +36,14 @@ impl Key {
     /// Returns true if the key opens everything.
     pub fn opens_everything(&self, now: DateTime<Utc>) -> bool {
         self.is_active(now) && self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
+    }
+}
+
+impl Access {
+    /// Returns true if a key reaches no further than this access.
+    pub fn reaches_key(&self, key: &Key) -> bool {
+        self.organisation.as_ref().is_none_or(|own| key.organisation.as_ref() == Some(own))
+            && self.workspace.as_ref().is_none_or(|own| key.workspace.as_ref() == Some(own))
     }
 }
 

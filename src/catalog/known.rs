@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::access::Access;
-use super::document::{Document, no_organisation};
+use super::document::no_organisation;
+use super::model::Document;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nearest::{clip, hint};
 

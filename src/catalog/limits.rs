@@ -2,8 +2,7 @@
 //! change rewrites it as a whole, so no organisation may make it large. Each list has a maximum
 //! length, and all texts of an organisation together have a maximum size.
 
-use super::document::Document;
-use super::erasures::ErasureEntry;
+use super::model::{Document, ErasureEntry};
 use crate::error::{Error, Result};
 
 /// Most active keys of an organisation, and of the operator. Of inactive keys the newest so many

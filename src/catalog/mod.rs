@@ -22,6 +22,7 @@ mod identity;
 mod keys;
 mod known;
 mod limits;
+mod model;
 mod rights;
 mod saved;
 mod share;
@@ -46,17 +47,19 @@ use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
-pub use document::{Document, Organisation, RetentionChange, no_organisation};
+pub use document::no_organisation;
 pub use dto::{CreatedKey, ErasureView, ExportView, KeyView, OrganisationView, PlanView};
-pub use erasures::{ErasureEntry, ErasureSelector, arrival};
-pub use exports::{
-    Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS,
-};
+pub use erasures::{ErasureSelector, arrival};
+pub use exports::{Ended, ExportChange, ExportEnd, LINK_SECONDS};
 pub use field_restrictions::{Denied, holds_bodies};
 pub use identity::Identity;
-pub use keys::{Key, NewKey};
+pub use keys::NewKey;
+pub use model::{
+    Document, ErasureEntry, ExportFile, ExportJob, ExportStatus, Key, Organisation,
+    RetentionChange, Share,
+};
 pub use saved::SavedFilterView;
-pub use share::{Share, ShareLinkView, expiry as share_expiry};
+pub use share::{ShareLinkView, expiry as share_expiry};
 
 use crate::clock;
 use crate::error::{Error, Result};
@@ -466,10 +469,10 @@ async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
             .with_source(cause)
     })?;
     match document.format {
-        document::FORMAT => {}
-        1 | 2 => document.format = document::FORMAT,
+        model::FORMAT => {}
+        1 | 2 => document.format = model::FORMAT,
         found => {
-            let reads = document::FORMAT;
+            let reads = model::FORMAT;
             return Err(Error::damaged(format!(
                 "`catalog.json` has format {found}; this gatelog reads 1 to {reads}"
             )));

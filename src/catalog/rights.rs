@@ -8,8 +8,7 @@
 use chrono::{DateTime, Utc};
 
 use super::access::Access;
-use super::document::Document;
-use super::keys::Key;
+use super::model::{Document, Key};
 use crate::error::{Error, Result};
 
 /// Hexadecimal digits in the id of a key.

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::access::{Access, Scope};
-use super::document::{Document, check_label};
+use super::document::check_label;
+use super::model::{Document, SavedFilter};
 use super::user_mentions::{filter_names, holds_word};
 use crate::error::{Error, Result};
 use crate::time;
@@ -21,18 +22,6 @@ use crate::time;
 const MAX_SAVED: usize = 500;
 /// Longest query string, in bytes.
 const MAX_QUERY: usize = 8 << 10;
-
-/// A saved filter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SavedFilter {
-    /// The fields of the filter, as a query string.
-    pub query: String,
-    /// Id of the key that saved the filter.
-    pub created_by: String,
-    /// Time of saving.
-    pub created_at: DateTime<Utc>,
-}
 
 /// A saved filter in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -6,10 +6,10 @@
 //! unknown opens nothing, and the response does not reveal which of these applies.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::access::{Access, Scope};
-use super::document::Document;
+use super::model::{Document, Share, ShareSecret};
 use super::rights::SHARE;
 use super::signature::{sign, verify};
 use crate::error::{Error, Result};
@@ -22,55 +22,6 @@ pub const MAX_SECONDS: i64 = 30 * 86_400;
 /// Most open links of an organisation: they are part of a document that every change rewrites as a
 /// whole.
 const MAX_LINKS: usize = 500;
-
-/// Secret that signs links, hexadecimal. Its `Debug` output hides it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ShareSecret(String);
-
-impl ShareSecret {
-    /// Creates a secret from 32 random bytes.
-    pub(super) fn new(random: [u8; 32]) -> Self {
-        Self(hex::encode(random))
-    }
-
-    /// Returns the key for signatures.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl std::fmt::Debug for ShareSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(set)")
-    }
-}
-
-/// A share link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Share {
-    /// Id of the link. It opens nothing by itself.
-    pub id: String,
-    /// The organisation that the log belongs to.
-    pub organisation: String,
-    /// The workspace that its maker's key is bound to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
-    /// Id of the log.
-    pub log_id: String,
-    /// True if bodies are shown. Its maker must have been able to read them.
-    pub bodies: bool,
-    /// Id of the key that made the link.
-    pub created_by: String,
-    /// Time of creation.
-    pub created_at: DateTime<Utc>,
-    /// Time from which the link opens nothing.
-    pub expires_at: DateTime<Utc>,
-    /// Time of revocation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_at: Option<DateTime<Utc>>,
-}
 
 /// A share link in API responses, without its token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

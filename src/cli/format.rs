@@ -1,7 +1,7 @@
 //! Output formats of rows: a table for people, or the formats that the server sends.
 //!
 //! Rows are written batch by batch as they arrive; only a table, which is bounded, is held in
-//! memory. JSON, CSV and Parquet come from [`gatelog::http`], so the same query gives the same bytes
+//! memory. JSON, CSV and Parquet come from [`gatelog::encode`], so the same query gives the same bytes
 //! in both places.
 
 use std::io::Write;
@@ -16,10 +16,9 @@ use futures::StreamExt;
 use serde_json::Value;
 
 use super::output::{Sink, Watch, say, stdout_is_terminal};
+use gatelog::encode::{Format as Bytes, Writer};
 use gatelog::engine::Answer;
 use gatelog::error::{Error, Result};
-use gatelog::http::format::Format as Bytes;
-use gatelog::http::writer::Writer;
 
 /// Largest width of a table cell on a terminal, in characters.
 const CELL_CHARS: usize = 60;

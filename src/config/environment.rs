@@ -11,7 +11,8 @@ use std::net::IpAddr;
 
 use strsim::osa_distance;
 
-use super::{SETTINGS, renamed};
+use super::renamed;
+use super::settings::SETTINGS;
 use crate::nearest::nearest;
 
 pub(super) const PREFIX: &str = "GATELOG_";

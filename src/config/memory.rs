@@ -5,7 +5,8 @@
 //! remainder that no other share can use. The sum of all shares never exceeds `memory`. A
 //! configuration is refused if the given values leave too little for the other shares.
 
-use super::{Config, Found, MIB};
+use super::found::Found;
+use super::settings::{Config, MIB};
 use crate::error::{Error, Result};
 
 /// Bytes that one remembered id takes.

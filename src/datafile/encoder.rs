@@ -15,9 +15,12 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use tokio::io::AsyncWriteExt;
 
-use super::ROW_GROUP_ROWS;
 use super::pages::{Factory, Pages};
 use super::sums::{self, Sums};
+
+/// Rows of a row group: scans a third faster than with 32,768 rows, and is small enough for
+/// pruning.
+pub(super) const ROW_GROUP_ROWS: usize = 131_072;
 
 /// Encoder of one file.
 pub(super) struct Encoder {

@@ -37,9 +37,6 @@ use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
 use crate::store::data_path;
 use crate::table::{DataFile, Table, lower_bound, upper_bound};
 
-/// Rows of a row group: scans a third faster than with 32,768 rows, and is small enough for
-/// pruning.
-const ROW_GROUP_ROWS: usize = 131_072;
 /// Concurrent uploads of parts. More would only cost memory, since encoding is the slower step.
 const PARTS_IN_FLIGHT: usize = 2;
 /// Minimum bytes of a part in a bucket, which refuses smaller parts except the last.
@@ -296,7 +293,7 @@ fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
     for key in ["id", "trace_id", "internal_trace_id"] {
         properties = properties
             .set_column_bloom_filter_fpp(path(key), 0.01)
-            .set_column_bloom_filter_max_ndv(path(key), ROW_GROUP_ROWS as u64);
+            .set_column_bloom_filter_max_ndv(path(key), encoder::ROW_GROUP_ROWS as u64);
     }
     Ok(properties.build())
 }

@@ -20,8 +20,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::error::Failure;
-use super::pace::too_slow;
+use crate::http::error::Failure;
+use crate::http::middleware::pace::too_slow;
 use crate::limits::{Full, MemoryReservation};
 use crate::nearest::{clip, hint};
 use crate::record::json::Reason;
@@ -179,7 +179,7 @@ pub(crate) async fn discard(frames: &mut BodyDataStream) {
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
-/// Returns the next bytes of a body: 408 if the client is too slow ([`super::pace`]), 400 if the
+/// Returns the next bytes of a body: 408 if the client is too slow ([`crate::http::middleware::pace`]), 400 if the
 /// body ends early.
 pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
     match frames.next().await {
@@ -261,6 +261,14 @@ pub(crate) fn unpackable(cause: &std::io::Error) -> Failure {
         "send whole gzip, or whole zstd with a window of at most 8 MiB (its levels 1 to 19)";
     Failure::invalid(format!("the body cannot be unpacked ({cause}); {remedy}"))
         .because(Reason::NotReadable)
+}
+
+/// Reads a JSON body with these fields.
+pub(crate) async fn read_object<T: DeserializeOwned>(
+    body: Body,
+    fields: &str,
+) -> Result<T, Failure> {
+    object(&read_small(body).await?, fields)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ struct Parts {
 pub(crate) struct Cause(pub(crate) String);
 
 /// Carried by a failed response to the middleware that lists refusals
-/// ([`super::refusals::watch`]). Never sent.
+/// ([`crate::http::middleware::refusals::watch`]). Never sent.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusing {
     /// The refusals are listed already.
@@ -212,7 +212,7 @@ fn codes(status: StatusCode) -> (&'static str, &'static str) {
 }
 
 /// The reason of a failure that says no more than its status.
-pub(super) fn reason(status: StatusCode) -> Reason {
+pub(crate) fn reason(status: StatusCode) -> Reason {
     match status {
         StatusCode::FORBIDDEN => Reason::NotAllowed,
         StatusCode::NOT_FOUND => Reason::NotFound,

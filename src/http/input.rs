@@ -1,16 +1,28 @@
-//! Query strings as named fields, each known and given once; headers as text.
+//! Query strings as named fields, each known and given once; ids in paths; headers as text.
 //!
 //! A misspelt field must not be ignored: `colums=id` would export every column. A handler takes the
 //! fields that it knows, and any field that is left over is an error that lists the known ones.
 
 use std::collections::BTreeMap;
 
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::HeaderMap;
 use serde_json::Value;
 
-use super::error::Failure;
 use crate::engine::Params;
+use crate::http::error::Failure;
 use crate::nearest::{clip, hint};
+
+/// Id at the end of a path.
+pub(crate) type Id = Result<Path<String>, PathRejection>;
+
+/// Returns the id at the end of a path.
+pub(crate) fn id(path: Id) -> Result<String, Failure> {
+    path.map(|Path(id)| id).map_err(|_| {
+        Failure::invalid("the last part of the path is not UTF-8; percent-encode it as UTF-8 (%XX)")
+    })
+}
 
 /// Returns a header as text: UTF-8, or Latin-1 if it is not valid UTF-8. HTTP does not define the
 /// encoding, and clients send both.

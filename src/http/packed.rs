@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 
-use super::App;
-use super::body::{self, Growing, check_packing, grow, is_packed, too_large, unpack};
-use super::error::Failure;
 use crate::catalog::Access;
 use crate::error::Error;
+use crate::http::body::{self, Growing, check_packing, grow, is_packed, too_large, unpack};
+use crate::http::error::Failure;
+use crate::http::state::App;
 use crate::limits::MemoryReservation;
 
 /// Step in which memory for decompressed bytes is reserved.
@@ -18,7 +18,7 @@ const PIECE_BYTES: usize = 256 << 10;
 const ENVELOPE_BYTES: u64 = 1 << 20;
 /// Memory of a body, the piece that is being split and its parsed records, as a multiple of the
 /// body's size.
-pub(super) const TIMES: usize = 3;
+pub(crate) const TIMES: usize = 3;
 
 /// Reads a whole body, decompresses it and reserves memory for it and its records. Fails if it
 /// cannot be decompressed.
@@ -38,7 +38,7 @@ pub(crate) async fn packed(
 
 /// Decompresses a body, or returns plain bytes unchanged, and reserves memory of `times` its size.
 /// Fails if it cannot be decompressed.
-pub(super) async fn unpacked(
+pub(crate) async fn unpacked(
     bytes: Vec<u8>,
     limit: usize,
     times: usize,

@@ -22,14 +22,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connections::{Connections, Place};
-use super::guesses::Peer;
-use super::places::held_by;
-use super::retry_detection::Connection;
-use super::write_timeout::WriteTimeout;
-use super::{App, routes};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::http::middleware::admission::held_by;
+use crate::http::middleware::connections::{Connections, Place};
+use crate::http::middleware::write_timeout::WriteTimeout;
+use crate::http::router::service;
+use crate::http::state::guesses::Peer;
+use crate::http::state::retry_detection::Connection;
 use crate::limits::CONNECTIONS;
 
 /// Time limit for the headers of the first request on a new connection.
@@ -51,8 +51,8 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    let app = App::new(engine.clone());
-    let server = Server::new(routes(Arc::clone(&app)));
+    let (app, router) = service(engine.clone());
+    let server = Server::new(router);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "listening");
     }

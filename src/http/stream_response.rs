@@ -14,11 +14,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
-use super::error::Failure;
-use super::format::Format;
-use super::writer::Writer;
+use crate::encode::{Format, Writer};
 use crate::engine::Answer;
 use crate::error::{Error, Result};
+use crate::http::error::Failure;
 
 /// Target size of an encoded piece: large enough to be efficient, small enough to hold many of them
 /// in memory.

@@ -13,8 +13,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::DAYS;
 use crate::error::{Error, Result};
+
+/// Maximum days of the rows of one organisation in memory. A memtable ends at this number of days
+/// of all organisations, since a flush writes one file or more for each: about three seconds of
+/// work.
+pub const DAYS: usize = 1_000;
 
 /// The days of rows in memory. Clones share them.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ mod days;
 mod pool;
 pub mod table;
 
-pub use days::{Days, cut, cut_at};
+pub use days::{DAYS, Days, cut, cut_at};
 pub use pool::{Full, Holder, MemoryReservation, Pool, Share};
 
 /// Most open connections; below the usual limit of 1,024 open files.
@@ -24,7 +24,3 @@ pub const EXPORTS: u64 = 16;
 pub const DOWNLOADS: u64 = 16;
 /// Most replays that run at once.
 pub const REPLAYS: u64 = 16;
-/// Maximum days of the rows of one organisation in memory. A memtable ends at this number of days
-/// of all organisations, since a flush writes one file or more for each: about three seconds of
-/// work.
-pub const DAYS: usize = 1_000;

@@ -11,8 +11,8 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
 use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 
-use super::counted;
 use super::filter::text;
+use super::statement::counted;
 use crate::catalog::ErasureSelector;
 use crate::error::{Error, Result};
 use crate::query::{Limits, Queries, QueryContext, SystemTables};

@@ -16,8 +16,8 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
-use super::filter::{text, values};
-use super::{BY_CALL, BY_ID, Bounds, Condition, Cursor, LookUp, quoted, run};
+use super::filter::{Bounds, Condition, text, values};
+use super::statement::{BY_CALL, BY_ID, Cursor, LookUp, quoted, run};
 use crate::error::{Error, Result};
 use crate::query::{Queries, QueryContext};
 use crate::record::{Feedback, Record, Rows};

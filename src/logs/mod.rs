@@ -10,15 +10,14 @@ mod feedback;
 mod filter;
 mod hidden;
 mod object;
+mod statement;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
-use datafusion::common::{ParamValues, ScalarValue};
-use futures::TryStreamExt;
+use arrow::array::RecordBatch;
+use datafusion::common::ScalarValue;
 use serde_json::Value;
 
 pub use erasure_preview::Erasing;
@@ -32,8 +31,10 @@ pub use filter::{Bounds, Filter, MAX_CONDITIONS, MAX_VALUES, NAMES as FILTER_NAM
 pub(crate) use hidden::{hide, is_feedback_withheld, shown_labels};
 pub use object::{ID_IN_QUERY, ROUTE_WORDS};
 pub(crate) use object::{object, own_url};
+pub use statement::Cursor;
 pub use status::{Kind, Label, Status};
 
+use self::statement::{BY_CALL, BY_ID, LookUp, counted, quoted, run};
 use crate::error::{Error, Result};
 use crate::query::{Queries, QueryContext};
 use crate::record::json::{self, Encoder};
@@ -67,50 +68,6 @@ pub struct Page {
     pub next: Option<Cursor>,
     /// Number of matching records on all pages.
     pub total: Option<u64>,
-}
-
-/// Position of a record in the order of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    created_at: i64,
-    id: String,
-    organisation: String,
-}
-
-impl Cursor {
-    /// Adds the condition for records after this position.
-    fn narrow(&self, condition: &mut Condition) {
-        let time = condition
-            .bind(ScalarValue::TimestampMicrosecond(Some(self.created_at), Some("UTC".into())));
-        let id = condition.bind(ScalarValue::Utf8View(Some(self.id.clone())));
-        let organisation = condition.bind(ScalarValue::Utf8View(Some(self.organisation.clone())));
-        // The first part prunes files; the second one decides.
-        condition.parts.push(format!("created_at <= {time}"));
-        condition.parts.push(format!(
-            "(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"
-        ));
-    }
-}
-
-impl std::fmt::Display for Cursor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(
-            serde_json::json!([self.created_at, self.id, self.organisation]).to_string(),
-        ))
-    }
-}
-
-impl std::str::FromStr for Cursor {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let parts =
-            hex::decode(text.trim()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let (created_at, id, organisation) = parts.ok_or_else(|| {
-            Error::invalid("`cursor` is invalid; send the `next` of the previous page")
-        })?;
-        Ok(Self { created_at, id, organisation })
-    }
 }
 
 impl Page {
@@ -179,14 +136,6 @@ pub(crate) async fn count(
     Ok(counted(&batches))
 }
 
-/// Returns the count in the result of a statement.
-fn counted(batches: &[RecordBatch]) -> u64 {
-    let counts = batches
-        .iter()
-        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
-    counts.sum::<i64>().unsigned_abs()
-}
-
 /// Returns the whole record with this id. An id is unique only within an organisation and a
 /// workspace, and a record that is sent again after days is stored again. Records without a
 /// workspace take precedence, so that no workspace can replace them, and then the newest record.
@@ -216,25 +165,6 @@ pub(crate) async fn get(
         }
     }
     Err(Error::not_found("no log has that id"))
-}
-
-/// A column by which logs are looked up, and a condition on all records that it can find. Both
-/// prune files, since most ids that are not found are no calls of LiteLLM, and most stores have
-/// none.
-#[derive(Clone, Copy)]
-struct LookUp {
-    column: &'static str,
-    only: Option<&'static str>,
-}
-
-const BY_ID: LookUp = LookUp { column: "id", only: None };
-/// Lookup by LiteLLM's id of a call, which its attempts share.
-const BY_CALL: LookUp = LookUp { column: "internal_trace_id", only: Some("source = 'litellm'") };
-
-impl LookUp {
-    fn narrow(self, condition: &mut Condition) {
-        condition.parts.extend(self.only.map(str::to_owned));
-    }
 }
 
 /// Returns the first record, in an order, that a text finds.
@@ -273,24 +203,9 @@ async fn first(
     Ok(read(&batches)?.into_iter().next())
 }
 
-async fn run(
-    queries: &Queries,
-    query_context: QueryContext,
-    text: &str,
-    params: Vec<(String, ScalarValue)>,
-) -> Result<Vec<RecordBatch>> {
-    let answer =
-        queries.run(query_context, text, ParamValues::from(params), queries.limits()).await?;
-    answer.batches.try_collect().await
-}
-
 /// Returns the columns of a list: all but the messages.
 pub fn listed() -> impl Iterator<Item = &'static str> {
     COLUMNS.iter().filter(|column| column.kind != ColumnKind::Message).map(|column| column.name)
-}
-
-fn quoted(names: &[String]) -> String {
-    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// Encodes the rows as JSON lines.

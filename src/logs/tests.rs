@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
+use datafusion::common::ParamValues;
 use object_store::memory::InMemory;
 use serde_json::json;
 use tokio::runtime::Handle;

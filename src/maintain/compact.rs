@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::expire::{Disposition, disposition};
-use super::{MAX_FILES, MAX_OPEN_BYTES, Policy, held};
+use super::tools::{MAX_FILES, MAX_OPEN_BYTES, Policy, held};
 use crate::plan::Rules;
 use crate::table::{DataFile, FileIndex};
 
@@ -136,7 +136,7 @@ fn bytes(files: &[Arc<DataFile>]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::maintain::QUIET_MS;
+    use crate::maintain::tools::QUIET_MS;
     use crate::plan::{Erased, Erasure, Moving, Terms};
     use crate::store::data_path;
     use std::collections::{HashMap, HashSet};

@@ -9,8 +9,9 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
+use super::compact::Merge;
 use super::open::open_records;
-use super::{MAX_FILES, Merge, Tools};
+use super::tools::{MAX_FILES, Tools, held};
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
 use crate::query::Weight;
@@ -122,13 +123,13 @@ impl Size {
     /// Returns the estimated size of an input whose rows are unknown.
     #[cfg(test)]
     pub(super) fn estimated(bytes: u64) -> Self {
-        Self { bytes, held: super::held(bytes) }
+        Self { bytes, held: held(bytes) }
     }
 
     /// Returns the size of the merge of two inputs.
     fn with(self, other: Self) -> Self {
         let bytes = self.bytes + other.bytes;
-        Self { bytes, held: self.held.max(other.held).max(super::held(bytes)) }
+        Self { bytes, held: self.held.max(other.held).max(held(bytes)) }
     }
 }
 
@@ -230,7 +231,7 @@ fn goes_on(last: Option<&RecordBatch>, batch: &RecordBatch) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::maintain::{MAX_OPEN_BYTES, ROW_GROUP_BYTES, held};
+    use crate::maintain::tools::{MAX_OPEN_BYTES, ROW_GROUP_BYTES};
 
     /// Returns the first run for inputs of which only the size on disk is known.
     fn first_run(sizes: &[u64]) -> Option<usize> {

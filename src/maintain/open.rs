@@ -8,7 +8,7 @@ use arrow::buffer::BooleanBuffer;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
-use super::Tools;
+use super::tools::Tools;
 use crate::datafile::{OpenRecords, OpenRows};
 use crate::dedupe::KeyHasher;
 use crate::error::Result;

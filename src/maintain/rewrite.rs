@@ -17,7 +17,7 @@ use futures::TryStreamExt;
 use uuid::Uuid;
 
 use super::open::open_records;
-use super::{MAX_OPEN_BYTES, Tools};
+use super::tools::{MAX_OPEN_BYTES, Tools};
 use crate::datafile::{DataFileWriter, OpenRecords, Partition};
 use crate::error::{Error, Result};
 use crate::plan::{Row, Rules};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
@@ -28,14 +28,17 @@ use uuid::Uuid;
 
 use super::expire::Expiry;
 use super::rewrite::Rewrite;
+use super::tools::{MAX_FILES, MAX_OPEN_BYTES, QUIET_MS};
 use super::*;
+use crate::config::Config;
 use crate::datafile::OpenRecords;
 use crate::dedupe::KeyHasher;
 use crate::flush;
 use crate::plan::{Erased, Erasure, Moving, Row, Rules, Terms};
+use crate::query::Queries;
 use crate::record::{BatchBuilder, Message, Record, Rows, SORT_KEY};
 use crate::store::Store;
-use crate::table::Commit;
+use crate::table::{Commit, DataFile, Table};
 
 const DAY: i32 = 20_778;
 const MS_A_DAY: i64 = 86_400_000;

@@ -14,9 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 
-use super::{
-    Bytes, MAX_FRAGMENTS, RecordPart, figures_of, has_outcome, join, join_all, organisation_of,
-};
+use super::bytes::{Bytes, organisation_of};
+use super::join::{MAX_FRAGMENTS, RecordPart, figures_of, has_outcome, join, join_all};
 use crate::record::Record;
 
 /// Bytes of text at which a record waits for no more fragments.

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Bytes, MAX_FRAGMENTS, RecordPart};
+use super::bytes::Bytes;
+use super::join::{MAX_FRAGMENTS, RecordPart, join_all};
 use crate::record::Record;
 
 /// A late-arriving part.
@@ -112,6 +113,16 @@ impl<R> Late<R> {
     pub fn bytes(&self) -> u64 {
         self.bytes.all
     }
+}
+
+/// Adds late-arriving parts to a stored record. Stored values stay unless a part forbids keeping
+/// any content of the call, so a part that has arrived before adds nothing.
+pub fn amend(stored: &Record, late: &[LatePart]) -> Record {
+    join_all(
+        [(RecordPart::Figures, stored)]
+            .into_iter()
+            .chain(late.iter().map(|part| (part.part_kind, &*part.record))),
+    )
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
-use super::{FileFacts, Row};
+use super::facts::{FileFacts, Row};
 use crate::record::attempt::call_of;
 
 /// Records to be erased on request.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 /// Most entries of one organisation.
 const MAX_ENTRIES: usize = 1_000;

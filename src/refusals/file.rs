@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Refusal, Refusals};
+use super::list::{Refusals, Saved};
+use super::refusal::Refusal;
 use crate::catalog::State;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -34,13 +35,6 @@ struct Written {
 #[derive(Deserialize)]
 struct Read {
     refusals: Vec<Value>,
-}
-
-/// State of this node's file.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Saved {
-    changes: u64,
-    at: Option<DateTime<Utc>>,
 }
 
 impl Refusals {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Source;
+use super::refusal::Source;
 use crate::record::json::Reason;
 
 /// Interval between two lines for the same source and reason.

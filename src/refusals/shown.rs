@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::{Refusal, Source};
+use super::refusal::{Refusal, Source};
 use crate::catalog::{Access, Scope, State};
 use crate::plan::Rules;
 use crate::record::json::Reason;

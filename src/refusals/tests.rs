@@ -1,11 +1,18 @@
 //! Tests of the list's bounds, of changes of the catalog, of visibility, of the log and of the
 //! file.
 
-use chrono::TimeDelta;
+use std::collections::BTreeMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::book::Book;
+use super::list::TEXT_CHARS;
+use super::log_lines::LogLines;
 use super::*;
 use crate::catalog::{Access, Catalog, Document, ErasureSelector, Scope};
 use crate::config::Config;
+use crate::ingest::{Policy, SourceFormat};
+use crate::record::json::{Reason, Seen};
 use crate::store::Store;
 
 /// A time before any file of a test is written.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use delta_kernel::KernelError;
 
+use super::changes::Commit;
 use super::index::{DataFile, FileIndex};
 use super::kernel::{self, Attempt};
 use super::{Inner, Writer};
@@ -25,21 +26,6 @@ use crate::store::folders::is_sync_failure;
 const CONFLICTS: u32 = 50;
 /// Maximum number of attempts with an unknown outcome. The store has already retried each.
 const UNCLEAR: u32 = 3;
-
-/// Changes that become one version of the table.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// Files to add. Each is already in the store, under a path that was never used before.
-    pub add: Vec<DataFile>,
-    /// Paths of files to remove. All must be in the table.
-    pub remove: Vec<String>,
-    /// Application transaction: the writer's id, and its progress including this commit.
-    pub app: Option<(String, i64)>,
-    /// False if the rows stay the same, as in a merge of files.
-    pub data_change: bool,
-    /// Operation in the table's history: `WRITE`, `OPTIMIZE`, `DELETE`, or a custom name.
-    pub operation: &'static str,
-}
 
 impl Inner {
     pub(super) fn commit(&self, writer: &mut Writer, commit: &Commit) -> Result<Arc<FileIndex>> {

@@ -11,6 +11,15 @@ use std::sync::Arc;
 use crate::plan::FileFacts;
 use crate::store;
 
+/// An unreferenced object below the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Path relative to the table, as the object store writes it.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
 /// One live Parquet file of the table with its statistics. An unknown bound is as wide as possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {

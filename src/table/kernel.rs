@@ -27,8 +27,8 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::actions;
-use super::index::DataFile;
-use super::{Commit, FileIndex};
+use super::changes::Commit;
+use super::index::{DataFile, FileIndex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record;
 

@@ -15,6 +15,7 @@
 //! log.
 
 mod actions;
+mod changes;
 mod clean;
 mod commit;
 mod index;
@@ -37,9 +38,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::RwLock;
 use url::Url;
 
-pub use commit::Commit;
-pub use index::{DataFile, FileIndex, Partition, lower_bound, upper_bound};
-pub use vacuum::Orphan;
+pub use changes::Commit;
+pub use index::{DataFile, FileIndex, Orphan, Partition, lower_bound, upper_bound};
 
 use crate::error::{Error, Result};
 use crate::record::Rows;

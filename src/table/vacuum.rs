@@ -13,19 +13,11 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::Deserialize;
 
 use super::Table;
+use super::index::Orphan;
 use crate::error::{Error, Result};
 
 /// Number of log entries read concurrently.
 const READS: usize = 16;
-
-/// An unreferenced object below the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orphan {
-    /// Path relative to the table, as the object store writes it.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
 
 impl Table {
     /// Returns Parquet objects that were last modified before `older_than_ms` (since 1970-01-01),

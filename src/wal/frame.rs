@@ -88,6 +88,9 @@ impl Kind {
     }
 }
 
+/// Draws random bytes, of which a new segment takes 16 for its marker.
+pub type Random = fn() -> [u8; 32];
+
 /// Bytes at the start of every frame of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Marker {
@@ -99,7 +102,7 @@ pub(super) enum Marker {
 
 impl Marker {
     /// Draws the marker of a new segment.
-    pub(super) fn random(random: super::Random) -> Self {
+    pub(super) fn random(random: Random) -> Self {
         let mut marker = [0; 16];
         marker.copy_from_slice(&random()[..16]);
         Self::Own(marker)

@@ -38,19 +38,15 @@ use crate::store::disk::Disk;
 use crate::store::folders::{Folders, is_disk_full};
 
 pub use epochs::{Epochs, read_epochs, write_epochs};
-pub use frame::{Kind, Payload};
+pub use frame::{Kind, Payload, Random};
 pub use home::{Home, before_first, read_home, write_home};
 use last::LastNote;
 pub use last::{Mark, Noted, read_last};
 pub use replay::{FlushedSeq, FrameSink, Missing, Replay, replay};
-use segment::{Failed, Segment};
-use settle::Tail;
+use segment::{Failed, Segment, Tail};
 
 /// Name of the file with the log's id.
 const ID: &str = "id";
-
-/// Draws random bytes, of which a new segment takes 16 for its marker.
-pub type Random = fn() -> [u8; 32];
 
 /// The log, open for writing.
 pub struct Wal {

@@ -24,6 +24,12 @@ pub(super) struct Segment {
     file: Box<dyn DiskFile>,
 }
 
+/// The last segment with frames as an open found it.
+pub(super) struct Tail {
+    pub(super) path: PathBuf,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// Failure of a write.
 #[derive(Debug)]
 pub(super) struct Failed {

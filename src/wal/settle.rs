@@ -18,18 +18,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Wal;
 use super::replay::Replay;
+use super::segment::Tail;
 use crate::error::{Error, Result};
 use crate::store::folders::is_disk_full;
-
-/// The last segment with frames as an open found it.
-pub(super) struct Tail {
-    pub(super) path: PathBuf,
-    bytes: Vec<u8>,
-}
 
 impl Wal {
     /// Cuts frames that were never acknowledged, makes the rest durable and takes it over as closed

@@ -12,11 +12,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{ExportFile, ExportJob, ExportStatus};
 use crate::catalog::access::{Access, Scope};
-use crate::catalog::document::Document;
 use crate::catalog::field_restrictions::holds_bodies;
-use crate::catalog::share::ShareSecret;
+use crate::catalog::model::{Document, ExportFile, ExportJob, ExportStatus, ShareSecret};
 use crate::catalog::signature::{sign, verify};
 use crate::catalog::user_mentions::{filter_names, holds_word};
 use crate::error::{Error, Result};

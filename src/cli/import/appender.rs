@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinError;
+
 use crate::cli::output::say;
 use crate::cli::progress::thousands;
 use gatelog::engine::{Engine, ErasedRecords, Receipt};
-use gatelog::error::{ErrorKind, Result};
+use gatelog::error::{Error, ErrorKind, Result};
 use gatelog::record::Record;
 use gatelog::record::json::Reason;
-use gatelog::refusals::{Refused, Sender};
+use gatelog::refusals::{self, Refused, Sender};
+
+/// Number of concurrent appends.
+pub(super) const APPENDS_AT_ONCE: usize = 4;
 
 /// First and longest pause before an append to a full engine is repeated.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -106,4 +111,19 @@ pub(in crate::cli) async fn append_patiently(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
+}
+
+/// Returns the sender of refusals in an import.
+pub(super) fn sender(source: impl Into<refusals::Source>) -> Sender {
+    Sender {
+        organisation: None,
+        workspace: None,
+        source: source.into(),
+        route: "gatelog import".into(),
+    }
+}
+
+/// Returns the result of an append that ran in a task.
+pub(super) fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
+    appended.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
 }

@@ -27,10 +27,9 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::appender::{Appended, Appender};
+use super::appender::{APPENDS_AT_ONCE, Appended, Appender, joined, sender};
 use super::input::{decoded, is_packed};
 use super::object_listing::{Found, Place};
-use super::{APPENDS_AT_ONCE, joined, sender};
 use crate::cli::exit::Done;
 use crate::cli::export::rate;
 use crate::cli::output::{Sink, say};

@@ -21,10 +21,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use self::appender::{Appended, Appender};
+use self::appender::{APPENDS_AT_ONCE, Appended, Appender, joined, sender};
 use self::input::Input;
 use self::pipeline::{Counts, Parsed, Pipeline};
 use super::exit::Done;
@@ -33,12 +33,9 @@ use super::output::{Sink, Watch, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
 use gatelog::engine::Engine;
-use gatelog::error::{Error, Result};
+use gatelog::error::Result;
 use gatelog::ingest::{Rejection, SourceFormat};
-use gatelog::refusals::{self, Sender};
 
-/// Number of concurrent appends.
-const APPENDS_AT_ONCE: usize = 4;
 /// Number of rejections that are printed one by one; the others are only counted.
 const REJECTIONS_TOLD: u64 = 20;
 /// Interval between updates of the progress.
@@ -190,20 +187,6 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     account.take(&counts);
     pipeline.finish()?;
     Ok(Done::Success)
-}
-
-/// Returns the sender of refusals in an import.
-fn sender(source: impl Into<refusals::Source>) -> Sender {
-    Sender {
-        organisation: None,
-        workspace: None,
-        source: source.into(),
-        route: "gatelog import".into(),
-    }
-}
-
-fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
-    appended.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
 }
 
 /// Results of the records so far.

@@ -16,13 +16,13 @@ use tokio::sync::oneshot;
 use tower::ServiceExt;
 
 use self::samples::{Sample, sample};
-use super::auth::Needs;
-use super::finish::changes;
-use super::route_table::Route;
-use super::{App, routes, table};
 use crate::catalog::{Document, NewKey, Organisation, Scope, encode, read_document};
 use crate::config::{Config, Schedule};
 use crate::engine::{Dependencies, Engine};
+use crate::http::middleware::finish::changes;
+use crate::http::route::{Needs, Route};
+use crate::http::router::{service, table};
+use crate::http::state::App;
 use crate::record::Record;
 use crate::store::Store;
 use crate::store::gate::Gate;
@@ -99,8 +99,8 @@ impl Bed {
             ..Record::default()
         };
         engine.append(vec![record]).await.unwrap();
-        let app = App::new(engine);
-        Self { router: routes(Arc::clone(&app)), app, gate, folder }
+        let (app, router) = service(engine);
+        Self { router, app, gate, folder }
     }
 
     fn send(

@@ -2,10 +2,10 @@
 
 use axum::http::Method;
 
-use super::super::route_table::Route;
-use super::{Bed, fresh};
 use crate::catalog::{Document, NewKey, Organisation, Scope, Share};
 use crate::engine::{Access, NewExport};
+use crate::http::deeds::{Bed, fresh};
+use crate::http::route::Route;
 
 const SPANS: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c",
     "spanId":"SPAN","name":"chat","startTimeUnixNano":"1795600000000000000","endTimeUnixNano":"1795600001000000000",

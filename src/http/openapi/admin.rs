@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::operation::Operation;
+use crate::http::openapi::operation::Operation;
 
 pub(super) const SCHEMAS: &str = "\
 Organisation  An organisation.

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::schema::{self, fields, kind, object, or_null, with};
+use crate::http::openapi::schema;
+use crate::http::openapi::schema::{fields, kind, object, or_null, with};
 use crate::record::{COLUMNS, Column, Kind, Rows};
 
 /// Schemas that several resources share. A failure has the fields that either family of Portkey's
@@ -51,13 +52,13 @@ Rejection  Reason why a record was rejected.
 pub(super) fn all() -> Map<String, Value> {
     let resources = [
         SHARED,
-        super::logs::SCHEMAS,
-        super::ingesting::SCHEMAS,
-        super::querying::SCHEMAS,
-        super::exporting::SCHEMAS,
-        super::feedback::SCHEMAS,
-        super::admin::SCHEMAS,
-        super::system::SCHEMAS,
+        crate::http::openapi::logs::SCHEMAS,
+        crate::http::openapi::ingesting::SCHEMAS,
+        crate::http::openapi::querying::SCHEMAS,
+        crate::http::openapi::exporting::SCHEMAS,
+        crate::http::openapi::feedback::SCHEMAS,
+        crate::http::openapi::admin::SCHEMAS,
+        crate::http::openapi::system::SCHEMAS,
     ];
     let mut all = schema::schemas(&resources.join("\n\n"));
     let made = [
@@ -65,7 +66,7 @@ pub(super) fn all() -> Map<String, Value> {
         ("ListedLog", listed_log()),
         ("LogMetrics", log_metrics()),
         ("Feedback", feedback()),
-        ("ExportFilters", super::exporting::filters()),
+        ("ExportFilters", crate::http::openapi::exporting::filters()),
     ];
     all.extend(made.map(|(name, schema)| (name.to_owned(), schema)));
     all

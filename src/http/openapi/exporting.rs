@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::logs;
-use super::operation::{LINES, Operation, with_withheld_header};
-use super::schema::{kind, object, with};
+use crate::http::openapi::logs;
+use crate::http::openapi::operation::{LINES, Operation, with_withheld_header};
+use crate::http::openapi::schema::{kind, object, with};
 
 pub(super) const SCHEMAS: &str = "\
 Export  An export job.

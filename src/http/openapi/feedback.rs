@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::operation::Operation;
+use crate::http::openapi::operation::Operation;
 
 pub(super) const SCHEMAS: &str = "\
 NewFeedback+  Feedback on a trace or on one log. Numbers may be strings.

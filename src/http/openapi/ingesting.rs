@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{JSON, LINES, Operation, PROTOBUF};
-use super::schema::{fields, kind, object};
+use crate::http::openapi::operation::{JSON, LINES, Operation, PROTOBUF};
+use crate::http::openapi::schema::{fields, kind, object};
 
 pub(super) const SCHEMAS: &str = "\
 LitellmCall+  A call as LiteLLM reports it.

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{JSON, Operation, PROTOBUF, with_withheld_header};
-use super::schema::{kind, parameters, with};
+use crate::http::openapi::operation::{JSON, Operation, PROTOBUF, with_withheld_header};
+use crate::http::openapi::schema::{kind, parameters, with};
 use crate::logs::MAX_CONDITIONS;
 
 pub(super) const SCHEMAS: &str = "\

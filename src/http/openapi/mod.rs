@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the API document, in OpenAPI 3.1. Needs no key.
+//! The API document, in OpenAPI 3.1.
 //!
 //! The routes and their scopes come from the route table. Columns, formats, reports, graphs and
 //! limits come from the code that implements them. Failures follow from the parameters and the body
@@ -19,31 +19,11 @@ mod schema;
 mod system;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use self::operation::Operation;
-use super::App;
-use super::route_table::Route;
-
-/// The serialised document. It is the same for every server of this version.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document(&routes()).to_string()));
-
-/// `GET /openapi.json`.
-pub(crate) async fn show(State(_): State<Arc<App>>) -> Response {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], DOCUMENT.clone())
-        .into_response()
-}
-
-fn routes() -> Vec<Route> {
-    let (with_key, without_key) = super::table();
-    [with_key, without_key].into_iter().flat_map(|routes| routes.into_parts().1).collect()
-}
+use crate::http::route::Route;
 
 /// A group of operations: tag, description, operations.
 type Group = (&'static str, &'static str, Vec<Operation>);
@@ -81,7 +61,8 @@ fn groups() -> [Group; 8] {
     ]
 }
 
-fn document(routes: &[Route]) -> Value {
+/// Returns the document for these routes.
+pub(crate) fn document(routes: &[Route]) -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut tags = Vec::new();
     for (tag, about, operations) in groups() {
@@ -139,6 +120,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::http::router::list as routes;
 
     fn operations() -> impl Iterator<Item = Operation> {
         groups().into_iter().flat_map(|(_, _, operations)| operations)

@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::auth::Needs;
-use super::schema::{kind, parameters};
+use crate::http::openapi::schema::{kind, parameters};
+use crate::http::route::Needs;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const LINES: &str = "application/x-ndjson";
@@ -77,7 +77,7 @@ impl Operation {
         self
     }
 
-    /// Adds parameters, written in the notation of [`super::schema`].
+    /// Adds parameters, written in the notation of [`crate::http::openapi::schema`].
     pub(super) fn takes(self, lines: &str) -> Self {
         self.takes_all(parameters(lines))
     }

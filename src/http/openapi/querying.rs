@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::logs;
-use super::operation::{JSON, Operation, with_withheld_header};
-use super::schema::{fields, kind, object, or_null, with};
 use crate::analytics::{self, Figure, GraphFacts, GroupFacts};
-use crate::http::format::Format;
+use crate::encode::Format;
+use crate::http::openapi::logs;
+use crate::http::openapi::operation::{JSON, Operation, with_withheld_header};
+use crate::http::openapi::schema::{fields, kind, object, or_null, with};
 use crate::reports::{self, ColumnKind, Param, ParamKind, Report, ReportColumn};
 
 pub(super) const SCHEMAS: &str = "\

@@ -17,9 +17,10 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use super::BLOCK;
 use crate::store::disk::{make_private_folders, private_file};
 
+/// Bytes per block.
+pub(super) const BLOCK: u64 = 256 << 10;
 /// Bytes of an entry before the tag: magic, checksum, object size, modification time, tag length.
 const HEADER: usize = 4 + 4 + 8 + 8 + 2;
 /// Maximum number of removed files to remember: more than the queries in progress may still read.

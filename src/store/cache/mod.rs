@@ -1,6 +1,6 @@
 //! Cache of a bucket's data files on this node's disk.
 //!
-//! Only data files are cached ([`super::parse_data_path`]). Their paths are written once, so a copy
+//! Only data files are cached ([`parse_data_path`]). Their paths are written once, so a copy
 //! cannot become stale, and copies of a deleted file age out. The Delta log, its checkpoints and
 //! the catalog always come from the bucket.
 //!
@@ -39,11 +39,10 @@ use object_store::{
     PutResult, RenameOptions, Result,
 };
 
-use blocks::About;
+use super::data_path::parse_data_path;
+use blocks::{About, BLOCK};
 pub use blocks::{Blocks, CacheStats};
 
-/// Bytes per block.
-const BLOCK: u64 = 256 << 10;
 /// Blocks to fetch needlessly rather than send another request.
 const GAP_BLOCKS: u64 = 4;
 /// Largest request that the cache serves, in bytes.
@@ -155,7 +154,7 @@ impl DiskCache {
 fn is_data_file(location: &Path) -> bool {
     let text = location.as_ref();
     let last_three = text.rmatch_indices('/').nth(2).map_or(text, |(at, _)| &text[at + 1..]);
-    last_three.ends_with(".parquet") && super::parse_data_path(last_three).is_some()
+    last_three.ends_with(".parquet") && parse_data_path(last_three).is_some()
 }
 
 /// Groups adjacent and nearly adjacent blocks into ranges of blocks.

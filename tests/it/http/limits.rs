@@ -41,7 +41,7 @@ fn shown(resource: &str) -> Option<Shown> {
         "exports at once" => here(|| Box::pin(exports())),
         "downloads of export files at once" => here(|| Box::pin(downloads())),
         "replays at once" => {
-            Some(Shown::Unit("http/places.rs", "one_organisation_leaves_places_of_each_kind"))
+            Some(Shown::Unit("http/state/places.rs", "one_organisation_leaves_places_of_each_kind"))
         }
         "export jobs that are written" => here(|| Box::pin(jobs())),
         "files of export jobs" => here(|| Box::pin(files())),
@@ -49,7 +49,7 @@ fn shown(resource: &str) -> Option<Shown> {
         "days of rows in memory" => here(|| Box::pin(days())),
         "remembered ids" => here(|| Box::pin(ids())),
         "requests of SDKs that are known again" => {
-            Some(Shown::Unit("http/retry_detection.rs", "memory_is_bounded"))
+            Some(Shown::Unit("http/state/retry_detection.rs", "memory_is_bounded"))
         }
         "parts that wait for the rest of a record" => Some(Shown::Unit(
             "parts/join_buffer.rs",
@@ -89,7 +89,7 @@ fn shown(resource: &str) -> Option<Shown> {
             Some(Shown::Unit("catalog/limits_tests.rs", "no_organisation_makes_the_document_large"))
         }
         "wrong keys of an address" => Some(Shown::Unit(
-            "http/guesses.rs",
+            "http/state/guesses.rs",
             "a_guesser_waits_longer_each_time_and_others_do_not",
         )),
         _ => None,
