@@ -8,9 +8,14 @@
 //! DataFusion's own fair pool. A consumer that holds little gains nothing by spilling it, so its
 //! first batch may exceed its share while a quarter of the budget stays free.
 //!
+//! What an organisation holds beyond its share, as first batches, rows that a step keeps, and what
+//! is read of files, takes nothing from the shares of others: they may exceed the budget by as
+//! much.
+//!
 //! Maintenance has no budget: it limits what it opens before it opens it, and runs one task at a
 //! time.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -79,6 +84,19 @@ impl Account {
     }
 }
 
+impl State {
+    /// Returns the bytes that others hold, without what exceeds their shares. Shares are those in
+    /// which the largest came first, so that all of them together leave something.
+    fn shares_of_others(&self, owner: &Owner, total: u64) -> u64 {
+        let others = self.accounts.iter().filter(|(other, _)| *other != owner);
+        let mut others: Vec<_> = others.map(|(other, account)| (other, account.used())).collect();
+        others.sort_unstable_by_key(|(_, used)| Reverse(*used));
+        others.into_iter().fold(0, |counted, (other, used)| {
+            counted + (used as u64).min(allowance(other, total, counted))
+        })
+    }
+}
+
 impl MemoryBudget {
     pub(super) fn new(setting: &'static str, bytes: u64) -> Arc<Self> {
         let total = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -111,9 +129,8 @@ impl MemoryBudget {
 
     /// Returns the bytes that an owner may take in total at the moment.
     pub(super) fn allowance(&self, owner: &Owner) -> u64 {
-        let state = self.state.lock();
-        let own = state.accounts.get(owner).map_or(0, Account::used);
-        allowance(owner, self.total as u64, (state.used - own) as u64)
+        let others = self.state.lock().shares_of_others(owner, self.total as u64);
+        allowance(owner, self.total as u64, others)
     }
 }
 
@@ -127,8 +144,15 @@ struct StatementPool {
 
 impl StatementPool {
     fn with<T>(&self, work: impl FnOnce(&mut usize, &mut Account) -> T) -> T {
-        let mut state = self.budget.state.lock();
-        let State { used, accounts } = &mut *state;
+        self.in_state(&mut self.budget.state.lock(), work)
+    }
+
+    fn in_state<T>(
+        &self,
+        state: &mut State,
+        work: impl FnOnce(&mut usize, &mut Account) -> T,
+    ) -> T {
+        let State { used, accounts } = state;
         // The account stays until its last statement ends, and this is one of them.
         work(used, accounts.entry(self.owner.clone()).or_default())
     }
@@ -196,9 +220,10 @@ impl MemoryPool for StatementPool {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let total = self.budget.total;
-        let granted = self.with(|used, account| {
-            let others = *used - account.used();
-            let most = allowance(&self.owner, total as u64, others as u64);
+        let mut state = self.budget.state.lock();
+        let others = state.shares_of_others(&self.owner, total as u64);
+        let granted = self.in_state(&mut state, |used, account| {
+            let most = allowance(&self.owner, total as u64, others);
             let most =
                 if self.budget.whole_if_alone && others == 0 && !reservation.consumer().can_spill()
                 {
@@ -206,7 +231,7 @@ impl MemoryPool for StatementPool {
                 } else {
                     usize::try_from(most).unwrap_or(usize::MAX)
                 };
-            let free = most.saturating_sub(account.used()).min(total.saturating_sub(*used));
+            let free = most.saturating_sub(account.used());
             let fits = if !reservation.consumer().can_spill() {
                 additional <= free
             } else {
@@ -228,6 +253,7 @@ impl MemoryPool for StatementPool {
             }
             fits
         });
+        drop(state);
         if !granted {
             return Err(refused(&self.budget, reservation, additional));
         }
@@ -292,7 +318,7 @@ fn count_kept(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<MemoryReservat
 }
 
 /// Returns true if a quarter of a budget is still free after `additional` bytes. What exceeds the
-/// share of its owner keeps to this, so that other owners always find memory.
+/// share of its owner keeps to this: so a second owner's share is still within the budget.
 fn leaves_a_quarter(total: usize, used: usize, additional: usize) -> bool {
     used.saturating_add(additional) <= total / 4 * 3
 }
@@ -405,6 +431,32 @@ mod tests {
         one.free();
         drop(fixed);
         one.try_grow(500).unwrap();
+    }
+
+    #[test]
+    fn what_exceeds_a_share_takes_nothing_from_the_shares_of_others() {
+        let budget = MemoryBudget::new("query_memory_bytes", 1_000);
+        let pools = ["acme", "zen", "late"].map(|name| pool(&budget, organisation(name)));
+        let [acme, zen, late] = &pools;
+        let kept = count_kept(acme, 750).unwrap();
+        let read = count_read(acme, 900).unwrap();
+        assert_eq!(budget.state.lock().used, 1_650);
+        assert!(consumer(acme, false).try_grow(1).is_err(), "its own share is used up");
+        for can_spill in [true, false] {
+            let held = consumer(zen, can_spill);
+            held.try_grow(250).unwrap();
+            assert!(held.try_grow(1).is_err());
+            let last = consumer(late, can_spill);
+            last.try_grow(125).unwrap();
+            assert!(last.try_grow(1).is_err());
+        }
+        // Others that exceed their shares as well do not change that.
+        let read_by_zen = count_read(zen, 350).unwrap();
+        consumer(late, true).try_grow(125).unwrap();
+        assert_eq!(budget.allowance(&organisation("late")), 125);
+        assert!(count_read(zen, 1).is_err(), "all of it is at most twice the budget");
+        drop((kept, read, read_by_zen));
+        assert_eq!(budget.allowance(&organisation("late")), 500);
     }
 
     #[test]

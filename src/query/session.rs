@@ -35,10 +35,10 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    compact, context, fence, filter_names, frugal, functions, known, like, model, nearest, negated,
-    plan_size, sanity, security_barrier, statement,
+    compact, context, correlated, fence, filter_names, frugal, functions, known, like, model,
+    nearest, negated, plan_size, sanity, security_barrier, statement,
 };
-use super::{success, sum, tags, totals};
+use super::{sort_filters, success, sum, tags, totals};
 use crate::catalog::Denied;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -139,14 +139,22 @@ pub(super) async fn start(
     })?;
     plan_size::check(&plan).map_err(query_failed)?;
     allowed(&plan, around.bound)?;
-    let plan =
-        names.give(plan).and_then(|plan| plan.with_param_values(params)).map_err(query_failed)?;
+    let plan = names
+        .give(plan)
+        .and_then(|plan| plan.with_param_values(params))
+        .and_then(runnable)
+        .map_err(query_failed)?;
     let withheld = match &around.denied {
         Some(denied) => withhold::check(&plan, around.reads, denied)?,
         None => Withheld::default(),
     };
     let rows = run(session, plan, around.wide, is_frugal).await.map_err(query_failed)?;
     Ok(Started { rows, withheld })
+}
+
+/// Rewrites the steps of a plan that DataFusion does not run.
+pub(super) fn runnable(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+    if is_off(Workaround::Correlated) { Ok(plan) } else { correlated::move_below(plan) }
 }
 
 /// Returns the error for a missing table. `None` for any other error.
@@ -400,6 +408,9 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
         fence::insert(&mut rules);
     }
     frugal::insert(&mut rules);
+    if !is_off(Workaround::SortFilters) {
+        sort_filters::insert(&mut rules);
+    }
     if !is_off(Workaround::FilterNames) {
         filter_names::wrap(&mut rules);
     }

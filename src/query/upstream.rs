@@ -7,8 +7,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field};
 use arrow::util::display::array_value_to_string;
 use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 use url::Url;
 
 use super::*;
@@ -144,6 +147,71 @@ const CASES: &[Case] = &[
         "select count(*) from t where not exists (select 1 from t) is null",
         "10",
     ),
+    case(
+        "correlated",
+        "select a from t order by (select count(*) from t u where u.b = t.a) desc, a limit 2",
+        "3;1",
+    ),
+    case(
+        "correlated",
+        "select a as x, a - (select count(*) from t u where u.b = t.a) as y from t order by a - (select count(*) from t u where u.b = t.a) desc limit 2",
+        "9|9;8|8",
+    ),
+    case(
+        "correlated",
+        "select a + 1 as b, a from t order by (select count(*) from t u where u.b = t.b) desc, a limit 2",
+        "5|4;6|5",
+    ),
+    case(
+        "correlated",
+        "select distinct b, b + (select count(*) from t u where u.b = t.b) as n from t order by b + (select count(*) from t u where u.b = t.b) desc, b limit 3",
+        "|;5|6;3|5",
+    ),
+    case(
+        "correlated",
+        "select (select count(*) from t u where u.b = t.a) as n, count(*) from t group by 1 order by 1",
+        "0|5;1|4;2|1",
+    ),
+    case(
+        "correlated",
+        "select count(*), a > (select count(*) from t u where u.b = t.a) as x from t group by rollup (a > (select count(*) from t u where u.b = t.a)) order by 1",
+        "2|false;8|true;10|",
+    ),
+    case(
+        "correlated",
+        "select sum((select count(*) from t u where u.b = t.a)), count(*) filter (where a > (select count(*) from t u where u.b = t.a)) from t",
+        "6|8",
+    ),
+    case(
+        "correlated",
+        "select a from (select a, row_number() over (partition by k order by (select count(*) from t u where u.b = t.a) desc, a) as r from t) as s where r = 1",
+        "3",
+    ),
+    case(
+        "correlated",
+        "select distinct on (k) a from t order by k, (select count(*) from t u where u.b = t.a) desc, a",
+        "3",
+    ),
+    case(
+        "correlated",
+        "select count(*) from t join t v on t.a = v.a and v.a > (select count(*) from t u where u.b = t.a)",
+        "8",
+    ),
+    case(
+        "correlated",
+        "select count(v.a), count(*) from t left join t v on t.a = v.a and v.a > (select count(*) from t u where u.b = v.a)",
+        "8|10",
+    ),
+    case(
+        "sort_filters",
+        "select a, b, 7 as k from p order by b = 7, b, a limit 3",
+        "1|1|7;2|2|7;4|3|7",
+    ),
+    case(
+        "sort_filters",
+        "select a, b = 3 as e, 3 as k from p order by b = 3, b desc nulls first, a limit 3",
+        "8|false|3;7|false|3;2|false|3",
+    ),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",
@@ -151,8 +219,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Creates ten rows, the last first, in two partitions.
-fn table() -> MemTable {
+/// Creates ten rows, the last first, in two parts.
+fn parts() -> [RecordBatch; 2] {
     let rows = |from: i64, to: i64| {
         let places: Vec<i64> = (from..to).rev().collect();
         let a: ArrayRef = Arc::new(Int64Array::from(places.clone()));
@@ -179,8 +247,28 @@ fn table() -> MemTable {
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
             .unwrap()
     };
-    let partitions = vec![vec![rows(0, 5)], vec![rows(5, 10)]];
-    MemTable::try_new(partitions[0][0].schema(), partitions).unwrap()
+    [rows(0, 5), rows(5, 10)]
+}
+
+/// Registers the rows as table `t`, and as a file `p`, from which one row is read at a time.
+async fn register(session: &SessionContext) {
+    let parts = parts();
+    let schema = parts[0].schema();
+    let mut file = Vec::new();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(1)).build();
+    let mut writer =
+        ArrowWriter::try_new(&mut file, Arc::clone(&schema), Some(properties)).unwrap();
+    for part in parts.iter().rev() {
+        writer.write(part).unwrap();
+    }
+    writer.close().unwrap();
+    let files = InMemory::new();
+    files.put(&"p.parquet".into(), file.into()).await.unwrap();
+    session.register_object_store(&Url::parse("memory://files").unwrap(), Arc::new(files));
+    let path = "memory://files/p.parquet";
+    session.register_parquet("p", path, ParquetReadOptions::default()).await.unwrap();
+    let table = MemTable::try_new(schema, parts.map(|part| vec![part]).into()).unwrap();
+    session.register_table("t", Arc::new(table)).unwrap();
 }
 
 /// Returns the rows of a session's answer, in the format of the cases.
@@ -206,17 +294,19 @@ async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
     let config = Config { threads: 2, ..Config::default() };
     let base = session::base_session(&config, &store, &Handle::current()).unwrap();
     let ours = session::session(&base, Vec::new(), None, None);
-    ours.register_table("t", Arc::new(table())).unwrap();
-    let mut theirs = SessionContext::new();
+    register(&ours).await;
+    let mut settings = SessionConfig::new();
+    settings.options_mut().execution.parquet.pushdown_filters = true;
+    let mut theirs = SessionContext::new_with_config(settings);
     datafusion_functions_json::register_all(&mut theirs).unwrap();
-    theirs.register_table("t", Arc::new(table())).unwrap();
+    register(&theirs).await;
     let mut changed = Vec::new();
     for Case { workaround, statement, right } in CASES {
         let plan = match session::parse(&ours.state(), statement) {
             Ok((parsed, _)) => ours.state().statement_to_plan(parsed).await.ok(),
             Err(_) => None,
         };
-        let here = match plan {
+        let here = match plan.and_then(|plan| session::runnable(plan).ok()) {
             Some(plan) => rows(&ours, plan).await,
             None => None,
         };

@@ -43,6 +43,10 @@ pub(super) enum Workaround {
     Known,
     /// Casts of `not a` do not skip parts of files.
     Negated,
+    /// Scalar subqueries with outer columns may be anywhere.
+    Correlated,
+    /// Filters of sorts depend on columns.
+    SortFilters,
 }
 
 #[cfg(debug_assertions)]
@@ -72,6 +76,8 @@ mod switch {
         ("totals", Workaround::Totals),
         ("known", Workaround::Known),
         ("negated", Workaround::Negated),
+        ("correlated", Workaround::Correlated),
+        ("sort_filters", Workaround::SortFilters),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.

@@ -43,7 +43,8 @@ def test_generated_statements(both):
     assert tally.refused < count / 20 and tally.empty < count * 0.6
 
 
-@pytest.mark.parametrize("name", ["aggregate_bounds", "fence", "filter_names", "distinct_from", "precedence"])
+@pytest.mark.parametrize("name", ["aggregate_bounds", "fence", "filter_names", "distinct_from", "precedence", "correlated",
+                                  "sort_filters"])
 def test_generated_statements_find_what_is_not_worked_around(both, imported, tmp_path, name):
     shutil.copytree(imported[0] / "data", tmp_path / "data")
     with serve.both(tmp_path, imported[1], workarounds.without(name)) as (server, base):

@@ -60,6 +60,9 @@ class Grammar:
             (1, self.sorted_again),
             (1, self.names_of_two),
             (1, self.keys_of_two),
+            (1, self.places_of_queries),
+            (1, self.constants_in_order),
+            (1, self.counts_of_counts),
             (2, self.combined),
         )
 
@@ -122,6 +125,96 @@ class Grammar:
         query = self.select(tuple(self.scope(source)), source)
         return self.cut_off(query) if self.chance(0.3) else query
 
+    def places_of_queries(self):
+        """A scalar subquery with outer columns, anywhere but among the columns and in WHERE and HAVING."""
+        table = Table("logs", self.alias())
+        scope = self.scope(table)
+        queries = [self.query_of_outer(scope) for _ in range(self.rng.randrange(1, 3))]
+        with self.without_subqueries():
+            where, value = self.boolean(1, scope), self.with_queries(queries, scope)
+            query = self.select((text_column(table, "id"), self.expr("text", 1, scope)), table, where)
+        return self.pick(
+            (2, lambda: self.ordered_by(query, value)),
+            (1, lambda: replace(query, items=(value, self.aggregate("int", scope)), group=(value,))),
+            (1, lambda: replace(query, items=(self.plain_aggregate(self.rng.choice(["sum", "min", "max", "count"]), value),
+                                              Expr("aggregate", "int", ("count", ("*",), False, self.over(value), ()))))),
+            (1, lambda: replace(query, items=(text_column(table, "id"), self.window_over(table, value)))),
+            (1, lambda: self.joined_on(query, value)),
+        )
+
+    def query_of_outer(self, scope):
+        table = Table(self.rng.choice(["logs", "feedback"]), self.alias())
+        inner = self.scope(table)
+        with self.without_subqueries():
+            where, value = self.boolean(1, inner), self.aggregate("int", inner)
+        where = Expr("and", "bool", (self.correlated(inner, scope), where)) if self.chance(0.5) else self.correlated(inner, scope)
+        return Expr("query", "int", (self.select((value,), table, where),))
+
+    def with_queries(self, queries, scope):
+        """An integer with all of these in it."""
+        value = queries[0] if self.chance(0.5) else Expr("-", "int", (self.column("int", scope), queries[0]))
+        for query in queries[1:]:
+            value = Expr("call", "int", (self.rng.choice(["coalesce", "least"]), (value, query)))
+        return value
+
+    def over(self, value):
+        return Expr(self.rng.choice(COMPARE), "bool", (value, lit(self.rng.choice([0, 1, 3, 42]))))
+
+    def ordered_by(self, query, value):
+        items = (*query.items, value) if self.chance(0.5) else query.items
+        if items != query.items and self.chance(0.4):
+            query = replace(query, items=(*items, *(column for column in value.parts() if column.op == "column")))
+        else:
+            query = replace(query, items=items)
+        order = (self.order_of(value), *(self.order_of(key) for key in self.unique(query.source, ())))
+        return replace(query, order=order, ordered=True, limit=self.rng.randrange(1, 12), offset=self.some_offset())
+
+    def window_over(self, table, value):
+        keys = tuple(self.order_of(key) for key in self.unique(table, ()))
+        row = Expr("call", "int", ("row_number", ()))
+        return self.pick(
+            (1, lambda: Expr("window", "int", (row, (), (self.order_of(value), *keys), None))),
+            (1, lambda: Expr("window", "int", (row, (value,), keys, None))),
+            (1, lambda: Expr("window", "int", (self.plain_aggregate("max", value), (), keys, self.rng.choice(WHOLE_FRAMES)))),
+        )
+
+    def joined_on(self, query, value):
+        """A join with the value in its condition; DuckDB takes it in an inner join only."""
+        few = Table("feedback", self.alias())
+        on = Expr("=", "bool", (text_column(query.source, "trace_id"), text_column(few, "trace_id")))
+        on = Expr("and", "bool", (on, self.over(value)))
+        return replace(query, source=Join("inner", query.source, few, on))
+
+    def constants_in_order(self):
+        """First rows of an order by a column beside a constant that is a column of the answer."""
+        table = Table("logs", self.alias())
+        scope = self.scope(table)
+        kind = self.rng.choice(["int", "text", "float", "bool"])
+        columns = [column for column in scope if column.type == kind and column.args[1] not in BODIES]
+        key, constant = self.rng.choice(columns), self.leaf(kind, [])
+        beside = [self.rng.choice(scope) for _ in range(self.rng.randrange(3))]
+        items = [constant, text_column(table, "id"), *beside]
+        self.rng.shuffle(items)
+        compared = Expr(self.rng.choice(COMPARE), "bool", (key, constant))
+        if self.chance(0.5):
+            items.append(compared)
+        order = (self.order_of(compared), self.order_of(key), *(self.order_of(key) for key in self.unique(table, scope)))
+        where = self.condition(1, scope) if self.chance(0.5) else None
+        return self.select(tuple(items), table, where, order=order, ordered=True, limit=self.rng.randrange(1, 12),
+                           offset=self.some_offset())
+
+    def counts_of_counts(self):
+        """Aggregates with a condition over an aggregate that needs no rows."""
+        table = Table("logs", self.alias())
+        column = self.rng.choice([column for column in self.scope(table) if column.type == "int"])
+        counts = [Expr("aggregate", "int", ("count", (arg,), self.chance(0.5) and arg != "*", None, ())) for arg in ("*", column)]
+        where = lit(False) if self.chance(0.5) else None
+        inner = Derived(self.select((self.rng.choice(counts),), table, where), self.alias())
+        value = self.scope(inner)[0]
+        items = [Expr("aggregate", "int", (name, args, False, self.over(value), ()))
+                 for name, args in (("count", ("*",)), (self.rng.choice(["sum", "min", "max"]), (value,)))]
+        return self.select(tuple(self.rng.sample(items, self.rng.randrange(1, 3))), inner)
+
     def combined(self):
         """Two queries of the same types, put together."""
         kind = self.rng.choice(["union", "union all", "intersect", "except"])
@@ -172,6 +265,9 @@ class Grammar:
         if self.chance(0.3):
             with self.without_subqueries():
                 query = replace(query, having=self.condition_over([self.aggregate("int", scope)]))
+        elif not keys and self.subqueries and self.chance(0.4):
+            # A condition without columns.
+            query = replace(query, having=self.over(self.scalar_query("int", ())))
         if keys and self.chance(0.4):
             query = replace(query, order=tuple(self.order_of(key) for key in keys), ordered=True)
             if self.chance(0.6):
@@ -183,6 +279,8 @@ class Grammar:
         items = [self.expr("text", 1, scope), self.window(scope, source), self.window(scope, source)]
         if self.chance(0.3):
             items[1] = Expr("-", "int", (items[1], self.window(scope, source)))
+        elif self.chance(0.3):
+            items[1] = Expr("-", "int", (self.window(scope, source, ranks=True), self.window(scope, source, ranks=True)))
         query = self.select(tuple(items[:self.rng.randrange(2, 4)]), source, self.condition(depth, scope))
         return self.cut_off(query) if self.chance(0.3) else query
 
@@ -369,9 +467,14 @@ class Grammar:
                                               (self.expr("text", depth - 1, scope), self.some_text())))),
             (1, lambda: self.either("bool", depth, scope)),
             (1, lambda: self.column("bool", scope)),
+            (1, lambda: self.negation_cast(scope)),
             (1 if self.filtering and self.subqueries else 0, lambda: self.member_of_query(depth, scope)),
             (1 if self.filtering and self.subqueries else 0, lambda: self.exists(scope)),
         )
+
+    def negation_cast(self, scope):
+        negated = Expr("not", "bool", (self.column("bool", scope),))
+        return Expr(self.rng.choice(COMPARE), "bool", (Expr("cast", "int", (negated,)), lit(self.rng.randrange(2))))
 
     @contextlib.contextmanager
     def without_subqueries(self):
@@ -488,7 +591,11 @@ class Grammar:
             where = self.boolean(1, inner)
         if self.chance(0.7):
             where = Expr("and", "bool", (self.correlated(inner, scope), where))
-        return Expr("exists", "bool", (self.select((lit(1),), table, where),))
+        found = Expr("exists", "bool", (self.select((lit(1),), table, where),))
+        if self.chance(0.2):
+            known = self.rng.choice(["null", "not null", "true", "not false"])
+            return Expr("not", "bool", (Expr("is", "bool", (found, known)),))
+        return found
 
     def correlated(self, inner, outer):
         mine = [column for column in inner if column.args[1] in ("trace_id", "user_id")]
@@ -527,7 +634,7 @@ class Grammar:
             ],
         }[kind])
 
-    def window(self, scope, source):
+    def window(self, scope, source, ranks=False):
         keys = [self.order_of(key) for key in self.unique(source, scope)]
         if self.chance(0.4):
             keys.insert(0, self.order_of(self.column(self.rng.choice(["int", "text"]), scope)))
@@ -538,10 +645,10 @@ class Grammar:
         function, framed = self.pick(
             (2, lambda: (Expr("call", "int", (self.rng.choice(["row_number", "rank", "dense_rank"]), ())), False)),
             (1, lambda: (Expr("call", "int", ("ntile", (lit(self.rng.randrange(1, 5)),))), False)),
-            (1, lambda: (Expr("call", "int", (self.rng.choice(["lag", "lead"]), (value, lit(self.rng.randrange(1, 3))))),
-                         False)),
-            (1, lambda: (Expr("call", "int", (self.rng.choice(["first_value", "last_value"]), (value,))), True)),
-            (2, lambda: (self.plain_aggregate(self.rng.choice(["sum", "min", "max", "count"]), value), True)),
+            (0 if ranks else 1, lambda: (Expr("call", "int", (self.rng.choice(["lag", "lead"]),
+                                                              (value, lit(self.rng.randrange(1, 3))))), False)),
+            (0 if ranks else 1, lambda: (Expr("call", "int", (self.rng.choice(["first_value", "last_value"]), (value,))), True)),
+            (0 if ranks else 2, lambda: (self.plain_aggregate(self.rng.choice(["sum", "min", "max", "count"]), value), True)),
         )
         frame = self.rng.choice(WHOLE_FRAMES) if framed else None
         return Expr("window", "int", (function, partition, keys, frame))

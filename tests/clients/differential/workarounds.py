@@ -7,7 +7,8 @@ VARIABLE = "GATELOG_TEST_WITHOUT"
 
 # Those in `src/query/workarounds.rs`.
 NAMES = ["precedence", "distinct_from", "not_exists", "escape", "membership", "casts", "signed_rank", "fence", "filter_names",
-         "aggregate_bounds", "leaf_pushdown", "aggregate_schemas", "whole_order", "sanity", "totals", "known", "negated"]
+         "aggregate_bounds", "leaf_pushdown", "aggregate_schemas", "whole_order", "sanity", "totals", "known", "negated",
+         "correlated", "sort_filters"]
 
 
 def without(name):

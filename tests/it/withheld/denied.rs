@@ -50,6 +50,11 @@ const DENIED: &[Case] = &[
         Same,
     ),
     (MAX, "select total_units as cost from logs order by cost, id", Same),
+    (
+        MAX,
+        "select id from logs order by (select count(*) from feedback f where f.log_id = logs.id), id",
+        Same,
+    ),
     (MAX, "select * from latency", Same),
     (MAX, "select id from logs where null is null or cost > 1 order by id", Same),
     // As plain columns they are null.
@@ -183,6 +188,21 @@ const DENIED: &[Case] = &[
     (MAX, "select id from logs order by cost desc limit 1", error(COST)),
     (MAX, "select cost from logs order by 1", error(COST)),
     (MAX, "select * from logs order by user_id", error(USER)),
+    (
+        MAX,
+        "select id from logs order by (select count(*) from feedback f where f.log_id = logs.user_id)",
+        error(USER),
+    ),
+    (
+        MAX,
+        "select count(*) from logs group by (select count(*) from feedback f where f.log_id = logs.user_id)",
+        error(USER),
+    ),
+    (
+        MAX,
+        "select id from logs order by total_units - (select max(cost) from logs b where b.id = logs.id)",
+        error(COST),
+    ),
     (
         &["created_at"],
         "select id from logs order by created_at desc limit 1",
