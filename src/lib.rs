@@ -116,6 +116,7 @@ pub mod encode;
 pub mod limits;
 pub mod guide;
 mod clock;
+mod threads;
 pub mod config;
 pub mod time;
 pub mod error;

@@ -19,7 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::append_parts::state_key;
 use super::lock::{FolderLock, lock};
 use super::table_state::ids_of_files;
-use super::{Dependencies, Threads, claim, identity};
+use super::{Dependencies, claim, identity, work_threads};
 use crate::catalog::Catalog;
 use crate::config::{Config, Found};
 use crate::dedupe::KeyHasher;
@@ -81,7 +81,7 @@ impl LeftBehind {
             Ok(frames)
         };
         let frames: Vec<(Kind, RecordBatch)> = blocking(frames).await?;
-        let threads = Threads::start(&config)?;
+        let threads = work_threads(&config)?;
         let queries = Queries::new(&config, &self.store, Vec::new(), threads.handle()?)?;
         let stored = Stored::find(&self.store, &queries, &frames).await?;
         let mut rest = Vec::new();

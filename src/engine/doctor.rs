@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::left_logs::left_logs;
 use super::maintenance::{self, MaintenanceState};
-use super::{Threads, claim, identity, reader};
+use super::{claim, identity, reader, work_threads};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::datafile::checked::{self, Verified};
@@ -87,7 +87,7 @@ pub async fn doctor_of(
     let logs = open_table(store, Rows::Logs, &mut findings).await;
     let feedback = open_table(store, Rows::Feedback, &mut findings).await;
     check_wal(store, [logs.as_ref(), feedback.as_ref()], &mut findings).await?;
-    let threads = Threads::start(config)?;
+    let threads = work_threads(config)?;
     let queries = Queries::new(config, store, Vec::new(), threads.handle()?)?;
     for table in [&logs, &feedback].into_iter().flatten() {
         check_files(store, table, &queries, progress, &mut findings).await?;

@@ -45,7 +45,6 @@ use arrow::datatypes::Date32Type;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::BoxStream;
-use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -64,6 +63,7 @@ use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
 use crate::refusals::Refusals;
 use crate::store::Store;
+use crate::threads::Threads;
 use crate::usage::Usage;
 use crate::wal::Payload;
 
@@ -152,7 +152,7 @@ struct Inner {
 /// Threads and tasks; they end when the last handle of the engine is dropped.
 #[derive(Debug)]
 struct Background {
-    _compute: Threads,
+    work: Threads,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -545,6 +545,14 @@ impl Engine {
         Ok(inner.catalog.change(make).await?.then_some(text))
     }
 
+    /// Runs work that takes long on a thread with a lower priority than those of the server.
+    pub(crate) fn run_heavy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>> {
+        Ok(self.background.work.handle()?.spawn_blocking(work))
+    }
+
     /// Returns 32 random bytes.
     pub fn random(&self) -> [u8; 32] {
         (self.inner.random)()
@@ -793,39 +801,10 @@ async fn run_blocking_if_large<T: Send + 'static>(
     done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
 }
 
-/// The threads of flushes, merges and exports. Queries have threads of their own.
-#[derive(Debug)]
-struct Threads(Option<Runtime>);
-
-impl Threads {
-    fn start(config: &Config) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(crate::query::threads(config))
-            .thread_name("gatelog-work")
-            .thread_stack_size(crate::query::STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(|cause| {
-                Error::internal("cannot start the worker threads").with_source(cause)
-            })?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> Result<Handle> {
-        self.0
-            .as_ref()
-            .map(|runtime| runtime.handle().clone())
-            .ok_or_else(|| Error::closed("the threads have ended"))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Dropping a runtime inside another one panics, so it is shut down in the background.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+/// Starts the threads of flushes, merges, exports and large bodies. Queries have threads of their
+/// own.
+fn work_threads(config: &Config) -> Result<Threads> {
+    Threads::start("gatelog-work", crate::query::threads(config))
 }
 
 /// Locks a mutex, also after a panic of a holder: every use here is one assignment, so its content

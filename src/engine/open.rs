@@ -26,7 +26,7 @@ use super::lock::{FolderLock, lock};
 use super::replay::{Replayed, replay};
 use super::table_state::{TableState, ids_of_files};
 use super::writer::{Command, Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, Threads, maintenance, reader};
+use super::{Background, Engine, Inner, maintenance, reader, work_threads};
 use crate::catalog::{Catalog, Document};
 use crate::clock::{self, Watch};
 use crate::config::{Config, Found};
@@ -44,6 +44,7 @@ use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
+use crate::threads::Threads;
 use crate::usage::{self, Counts, Meter, Snapshot};
 
 /// Waiting parts take at most this fraction (1/n) of the memory for rows that are not in files.
@@ -114,7 +115,7 @@ pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engi
     let log = (&*folders, folder.as_path());
     let catalog = open_catalog(&store, log, &config, &parts).await?;
     let (logs, feedback) = open_tables(&store, &config).await?;
-    let threads = Threads::start(&config)?;
+    let threads = work_threads(&config)?;
     let queries =
         Arc::new(Queries::new(&config, &store, reader::named_views(), threads.handle()?)?);
     let now = (parts.now)();
@@ -260,7 +261,7 @@ fn start(
 ) -> Result<Engine> {
     let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
     let tasks = Mutex::new(start_tasks(&threads.handle()?, &inner));
-    Ok(Engine { inner, background: Arc::new(Background { tasks, _compute: threads, writer }) })
+    Ok(Engine { inner, background: Arc::new(Background { tasks, work: threads, writer }) })
 }
 
 /// Loads the list of records that this node refused, as it was before a restart.

@@ -21,7 +21,7 @@ use super::identity;
 use super::pending_parts::fingerprint_of;
 use super::rights::{Began, Gate};
 use super::system_tables::SystemTable;
-use super::{Inner, Status, Threads};
+use super::{Inner, Status, work_threads};
 use crate::analytics;
 use crate::catalog::{Access, Catalog, Denied, ErasureSelector, Scope, State};
 use crate::config::{Config, Found};
@@ -41,6 +41,7 @@ use crate::reports;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::table::Table;
+use crate::threads::Threads;
 use crate::time;
 use crate::usage::{self, Counts, Usage};
 use crate::view::ViewCell;
@@ -121,7 +122,7 @@ impl Reader {
         for batch in memory {
             logs.insert(batch, 0, None);
         }
-        let threads = Threads::start(config)?;
+        let threads = work_threads(config)?;
         let queries = Queries::new(config, &store, named_views(), threads.handle()?)?;
         Ok(Self {
             queries: Arc::new(queries),

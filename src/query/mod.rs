@@ -103,7 +103,6 @@ pub use model::function as canonical_model;
 use places::{Owner, Place, Places};
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
-pub use query_threads::STACK_BYTES;
 use query_threads::{QueryThreads, ThreadLease};
 pub use read_scope::ReadScope;
 use session::{SessionTables, Started};

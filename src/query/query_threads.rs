@@ -7,15 +7,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 
 use super::places::Owner;
-use crate::error::{Error, Result};
-
-/// Stack of a thread that plans. Planning recurses over a statement's tree and takes about 1 KiB of
-/// stack for the smallest step; the length of a statement is limited so that this is enough. Only
-/// the used part takes memory.
-pub const STACK_BYTES: usize = 256 << 20;
+use crate::error::Result;
+use crate::threads::Threads;
 
 /// The threads of all organisations.
 #[derive(Debug)]
@@ -37,10 +33,6 @@ struct ThreadGroup {
 #[derive(Clone, Debug)]
 pub(super) struct ThreadLease(Arc<Threads>);
 
-/// A runtime that may be dropped inside another one.
-#[derive(Debug)]
-struct Threads(Option<Runtime>);
-
 impl QueryThreads {
     pub(super) fn new(threads: usize, kept: usize) -> Self {
         Self { threads, kept, groups: Mutex::new(Vec::new()) }
@@ -58,7 +50,7 @@ impl QueryThreads {
                 Arc::clone(&group.runtime)
             }
             None => {
-                let runtime = Arc::new(Threads::start(self.threads)?);
+                let runtime = Arc::new(Threads::start("gatelog-query", self.threads)?);
                 groups.push(ThreadGroup { owner: owner.clone(), runtime: Arc::clone(&runtime) });
                 runtime
             }
@@ -84,37 +76,6 @@ impl ThreadLease {
     /// Returns the handle for spawning.
     pub(super) fn handle(&self) -> Result<Handle> {
         self.0.handle()
-    }
-}
-
-impl Threads {
-    fn start(threads: usize) -> Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("gatelog-query")
-            .thread_stack_size(STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(|cause| {
-                Error::internal("cannot start threads for queries").with_source(cause)
-            })?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> Result<Handle> {
-        self.0
-            .as_ref()
-            .map(|runtime| runtime.handle().clone())
-            .ok_or_else(|| Error::closed("the threads have ended"))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Dropping a runtime inside another one panics; this way it ends by itself.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::engine::RecordPart;
 use crate::error::Error;
 use crate::http::body::{check_coding, discard, unpackable};
 use crate::http::error::{Failure, Refusing};
-use crate::http::ingest::pipeline::{Receipt, run_blocking};
+use crate::http::ingest::pipeline::{Receipt, run_blocking, run_by_size};
 use crate::http::input::{header, text_header};
 use crate::http::middleware::auth::Caller;
 use crate::http::packed::packed;
@@ -160,7 +160,8 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let parser = Arc::clone(app);
     let access = request.access.clone();
     let sender = request.sender.clone();
-    let parsing = tokio::task::spawn_blocking(move || parse(&parser, &request, &chunks));
+    let bytes = request.bytes.len();
+    let parsing = run_by_size(app, bytes, move || parse(&parser, &request, &chunks))?;
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
     while let Some(records) = coming.recv().await {

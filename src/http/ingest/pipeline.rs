@@ -1,18 +1,19 @@
 //! Ingests the records of a body: reads, splits, parses and appends them, and returns a receipt.
 //!
 //! Three steps run in parallel: one thread reads and splits the body ([`feed`]), up to two threads
-//! parse chunks and build their batches, and one chunk at a time is appended, in order. Records that a [`Receipt`] counts
-//! as accepted are durable, even if the body failed later.
+//! parse chunks and build their batches, and one chunk at a time is appended, in order. Records that
+//! a [`Receipt`] counts as accepted are durable, even if the body failed later.
 
 use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
+use axum::body::{BodyDataStream, HttpBody};
 use axum::http::{HeaderMap, StatusCode};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::catalog::Access;
@@ -77,6 +78,19 @@ pub(crate) enum Source {
     Stream(BodyDataStream),
     /// A complete, uncompressed body. The caller holds a memory reservation for it.
     Bytes(Vec<u8>),
+}
+
+impl Source {
+    /// Returns the largest number of bytes that the body may have, compressed or not.
+    fn max_bytes(&self) -> usize {
+        match self {
+            Self::Stream(frames) => {
+                let bytes = HttpBody::size_hint(frames).upper().unwrap_or(u64::MAX);
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// Reads and appends the records of a request.
@@ -240,13 +254,14 @@ impl Intake {
             header_bytes,
         };
         let (portions, coming) = mpsc::channel(1);
-        let feeding = tokio::task::spawn_blocking(move || match source {
+        let bytes = source.max_bytes();
+        let feeding = run_by_size(&app, bytes, move || match source {
             Source::Stream(frames) => feed(frames, &cut, &portions),
             Source::Bytes(bytes) => match counted(&bytes) {
                 records if records > ingest::MAX_RECORDS as u64 => Err(too_many(records)),
                 _ => feed_plain(Cursor::new(bytes), &cut, &portions),
             },
-        });
+        })?;
         let appended = self.append_all(coming, receipt).await;
         let fed = feeding
             .await
@@ -262,12 +277,17 @@ impl Intake {
         let intake = Arc::new(self);
         let parse = |portion: BudgetedChunk| {
             let intake = Arc::clone(&intake);
-            tokio::task::spawn_blocking(move || intake.parse(portion))
+            let app = Arc::clone(&intake.app);
+            async move {
+                let parsing =
+                    run_by_size(&app, portion.0.text.len(), move || intake.parse(portion));
+                let failed = |cause| Error::internal("the parsing task failed").with_source(cause);
+                parsing?.await.map_err(failed)
+            }
         };
         let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
         while let Some(parsed) = parsed.next().await {
-            let parsed = parsed
-                .map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
+            let parsed = parsed?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
             for Portion { built, named } in parsed.portions {
                 let engine = &intake.app.engine;
@@ -309,6 +329,19 @@ impl Intake {
 
 /// Size up to which work runs in place, because a switch to another thread takes longer.
 const HERE_BYTES: usize = 64 << 10;
+
+/// Runs work on a thread for blocking work: one with a lower priority if it concerns many bytes, so
+/// that small writes of others are acknowledged soon.
+pub(crate) fn run_by_size<T: Send + 'static>(
+    app: &App,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
+    if bytes <= HERE_BYTES {
+        return Ok(tokio::task::spawn_blocking(work));
+    }
+    app.engine.run_heavy(work)
+}
 
 /// Runs work in place if it concerns few bytes, else on a thread for blocking work.
 pub(crate) async fn run_blocking<T: Send + 'static>(

@@ -1,0 +1,81 @@
+//! Threads for work that takes long: queries, exports, flushes, merges, and parsing of large bodies.
+//!
+//! They have a lower priority than the threads that answer requests and write the log. So a small
+//! write is acknowledged soon, however much work there is.
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{Error, Result};
+
+/// Stack of a thread that plans. Planning recurses over a statement's tree and takes about 1 KiB of
+/// stack for the smallest step; the length of a statement is limited so that this is enough. Only
+/// the used part takes memory.
+pub const STACK_BYTES: usize = 256 << 20;
+
+/// Nice value of the threads. The system gives a thread with the value 0 three times as much time.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
+/// A runtime whose threads have a lower priority. It may be dropped inside another one.
+#[derive(Debug)]
+pub(crate) struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// Starts a runtime with so many threads for tasks.
+    pub(crate) fn start(name: &str, threads: usize) -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(name)
+            .thread_stack_size(STACK_BYTES)
+            .on_thread_start(lower_priority)
+            .enable_all()
+            .build()
+            .map_err(|cause| {
+                Error::internal(format!("cannot start the threads `{name}`")).with_source(cause)
+            })?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Returns the handle for spawning.
+    pub(crate) fn handle(&self) -> Result<Handle> {
+        self.0
+            .as_ref()
+            .map(|runtime| runtime.handle().clone())
+            .ok_or_else(|| Error::closed("the threads have ended"))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Dropping a runtime inside another one panics; this way it ends by itself.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Lowers the priority of the calling thread. On Linux, the nice value belongs to the thread; other
+/// systems have only one for the process, which stays as it is.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        // A sandbox may forbid it. Then all threads share the time equally.
+        tracing::debug!(%error, "cannot lower the priority of a thread");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_threads_have_a_lower_priority_and_others_keep_theirs() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let threads = Threads::start("test", 1).unwrap();
+        let handle = threads.handle().unwrap();
+        let task = handle.block_on(handle.spawn(async move { nice() })).unwrap();
+        let blocking = handle.block_on(handle.spawn_blocking(nice)).unwrap();
+        assert_eq!((task, blocking, nice()), (NICE.max(before), NICE.max(before), before));
+    }
+}
