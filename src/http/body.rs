@@ -179,8 +179,8 @@ pub(crate) async fn discard(frames: &mut BodyDataStream) {
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
-/// Returns the next bytes of a body: 408 if the client is too slow ([`crate::http::middleware::pace`]), 400 if the
-/// body ends early.
+/// Returns the next bytes of a body: 408 if the client is too slow
+/// ([`crate::http::middleware::pace`]), 400 if the body ends early.
 pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
     match frames.next().await {
         None => Ok(None),

@@ -129,7 +129,10 @@ fn code(path: &Path) -> String {
     let code = &text[..tests.map_or(text.len(), |(at, _)| at)];
     let code: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap()).collect();
     // A visibility imports nothing.
-    code.join("\n").replace("pub(in crate::", "pub(")
+    let code = code.join("\n");
+    let mut parts = code.split("pub(in ");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |code, part| code + "pub" + part.split_once(')').unwrap().1)
 }
 
 /// The paths that a `use` brings in, with braces written out.

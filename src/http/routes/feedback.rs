@@ -4,10 +4,11 @@
 //! followed by the reason. Feedback is about a trace, which need not exist yet. With `log_id`, a
 //! field of gatelog, feedback is about one log, which must exist; its trace is that of the log.
 //!
-//! Portkey's SDKs repeat a call whose response got lost. A call that [`crate::http::state::retry_detection`]
-//! recognises as repeated gets the same ids and the same time, and rows with the same id and time
-//! are one feedback. A change sets the value and the other fields that it names, and keeps the rest
-//! of the stored state. If two changes run at once, the later one wins as a whole.
+//! Portkey's SDKs repeat a call whose response got lost. A call that
+//! [`crate::http::state::retry_detection`] recognises as repeated gets the same ids and the same
+//! time, and rows with the same id and time are one feedback. A change sets the value and the other
+//! fields that it names, and keeps the rest of the stored state. If two changes run at once, the
+//! later one wins as a whole.
 
 use std::sync::Arc;
 

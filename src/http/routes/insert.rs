@@ -8,8 +8,8 @@
 //! or not at all.
 //!
 //! These records have no id of their own. Portkey's SDKs repeat a request if its response got lost;
-//! they do not repeat a failure that carries `x-portkey-request-id`. [`crate::http::state::retry_detection`]
-//! prevents that a repeated request is stored twice.
+//! they do not repeat a failure that carries `x-portkey-request-id`.
+//! [`crate::http::state::retry_detection`] prevents that a repeated request is stored twice.
 
 use axum::Extension;
 use axum::body::Body;

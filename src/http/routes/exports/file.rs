@@ -5,8 +5,8 @@
 //! `If-Range` with another one gets the whole file. A request for several ranges gets the whole
 //! file, as the standard allows. The file is read from the store in pieces, a few ahead of the
 //! client. A failure, the removal of the file, or a client that stops reading
-//! ([`crate::http::middleware::write_timeout`]) cuts the connection. The number of downloads is limited, in
-//! total and per organisation.
+//! ([`crate::http::middleware::write_timeout`]) cuts the connection. The number of downloads is
+//! limited, in total and per organisation.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -3,9 +3,8 @@
 //! Requests are accepted leniently: without a body, without a content type, with a bare `?`, with
 //! unknown fields, with numeric ids. Only an invalid filter or column is refused, since ignoring it
 //! would export other records than requested. An SDK repeats a call whose response got lost: a call
-//! that [`crate::http::state::retry_detection`] recognises as repeated gets the first response and creates no
-//! second job.
-//! The file itself is served by [`file`], without a key.
+//! that [`crate::http::state::retry_detection`] recognises as repeated gets the first response and
+//! creates no second job. The file itself is served by [`file`], without a key.
 
 pub(crate) mod file;
 
