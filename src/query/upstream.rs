@@ -204,11 +204,6 @@ const CASES: &[Case] = &[
     ),
     case(
         "sort_filters",
-        "select a, b, 7 as k from p order by b = 7, b, a limit 3",
-        "1|1|7;2|2|7;4|3|7",
-    ),
-    case(
-        "sort_filters",
         "select a, b = 3 as e, 3 as k from p order by b = 3, b desc nulls first, a limit 3",
         "8|false|3;7|false|3;2|false|3",
     ),
