@@ -26,6 +26,7 @@ mod file_rows;
 mod file_statistics;
 mod frugal;
 mod functions;
+mod in_lists;
 mod in_turn;
 mod known;
 mod leakproof;

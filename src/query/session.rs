@@ -35,10 +35,10 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    compact, context, correlated, fence, filter_names, frugal, functions, known, like, model,
-    nearest, negated, plan_size, sanity, security_barrier, statement,
+    compact, context, correlated, fence, filter_names, frugal, functions, in_lists, known, like,
+    model, nearest, negated, plan_size, sanity, security_barrier, sort_filters, statement,
 };
-use super::{sort_filters, success, sum, tags, totals};
+use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -394,6 +394,9 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     if !is_off(Workaround::Totals) {
         totals::insert(&mut rules);
+    }
+    if !is_off(Workaround::InLists) {
+        in_lists::wrap(&mut rules);
     }
     if !is_off(Workaround::Negated) {
         negated::insert(&mut rules);

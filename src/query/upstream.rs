@@ -207,6 +207,43 @@ const CASES: &[Case] = &[
         "select a, b = 3 as e, 3 as k from p order by b = 3, b desc nulls first, a limit 3",
         "8|false|3;7|false|3;2|false|3",
     ),
+    case("in_lists", "select count(*) from t where b not in (null) or b not in (1, 2)", "4"),
+    case("in_lists", "select count(*) from t where b not in (2, null) or b not in (2, 3)", "3"),
+    case("in_lists", "select count(*) from t where b in (1, 2) and b not in (2, null)", "0"),
+    case("in_lists", "select b in (1, 2) and b in (3, 4) as x from t where a = 0", ""),
+    case(
+        "in_lists",
+        "select (b in (1, 2) and b not in (1, 2)) is null as x from t where a = 0",
+        "true",
+    ),
+    case(
+        "in_lists",
+        "select (b not in (1) or b not in (2)) is null as x from t where a = 0",
+        "true",
+    ),
+    case(
+        "in_lists",
+        "select ((b = 1 or b = 2) and (b = 3 or b = 4)) is null as x from t where a = 0",
+        "true",
+    ),
+    case("in_lists", "select count(*) from t where not (b in (1, 2) and b in (3, 4))", "6"),
+    case("in_lists", "select count(*) from t where not (b in (1, 2)) or not (b = 3 or b = 4)", "6"),
+    case(
+        "in_lists",
+        "select count(*) from t where k = 5 and b not in (1, 2) or k = 5 and b not in (3, 4)",
+        "6",
+    ),
+    case("in_lists", "select count(*) from t where a in (k, 1) and a in (a, 2)", "2"),
+    case(
+        "in_lists",
+        "select count(*) from t where not exists (select 1 from t u where not (t.b in (1, 2) and t.b in (3, 4)))",
+        "4",
+    ),
+    case(
+        "in_lists",
+        "select count(*) filter (where b not in (2, null) or b not in (2, 3)) from t",
+        "3",
+    ),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",

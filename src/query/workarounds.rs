@@ -47,6 +47,8 @@ pub(super) enum Workaround {
     Correlated,
     /// Filters of sorts depend on columns.
     SortFilters,
+    /// Lists of one expression are not merged.
+    InLists,
 }
 
 #[cfg(debug_assertions)]
@@ -78,6 +80,7 @@ mod switch {
         ("negated", Workaround::Negated),
         ("correlated", Workaround::Correlated),
         ("sort_filters", Workaround::SortFilters),
+        ("in_lists", Workaround::InLists),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.
