@@ -31,6 +31,7 @@ mod in_turn;
 mod known;
 mod leakproof;
 mod like;
+mod literal_sides;
 mod membership;
 mod memory;
 mod meter;

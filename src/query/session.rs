@@ -36,7 +36,8 @@ use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
     compact, context, correlated, fence, filter_names, frugal, functions, in_lists, known, like,
-    model, nearest, negated, plan_size, sanity, security_barrier, sort_filters, statement,
+    literal_sides, model, nearest, negated, plan_size, sanity, security_barrier, sort_filters,
+    statement,
 };
 use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
@@ -397,6 +398,9 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     }
     if !is_off(Workaround::InLists) {
         in_lists::wrap(&mut rules);
+    }
+    if !is_off(Workaround::LiteralSides) {
+        literal_sides::wrap(&mut rules);
     }
     if !is_off(Workaround::Negated) {
         negated::insert(&mut rules);

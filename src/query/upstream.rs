@@ -244,6 +244,7 @@ const CASES: &[Case] = &[
         "select count(*) filter (where b not in (2, null) or b not in (2, 3)) from t",
         "3",
     ),
+    case("literal_sides", "select count(*) from t where 5 = a and 5 between a and a", "1"),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",

@@ -49,6 +49,8 @@ pub(super) enum Workaround {
     SortFilters,
     /// Lists of one expression are not merged.
     InLists,
+    /// Constants are on the right of comparisons.
+    LiteralSides,
 }
 
 #[cfg(debug_assertions)]
@@ -81,6 +83,7 @@ mod switch {
         ("correlated", Workaround::Correlated),
         ("sort_filters", Workaround::SortFilters),
         ("in_lists", Workaround::InLists),
+        ("literal_sides", Workaround::LiteralSides),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.
