@@ -245,6 +245,16 @@ const CASES: &[Case] = &[
         "3",
     ),
     case("literal_sides", "select count(*) from t where 5 = a and 5 between a and a", "1"),
+    case(
+        "empty_concat",
+        "select count(*) from t where concat(null::varchar, case when true then null::varchar when a > 1 then 'x' end) = ''",
+        "10",
+    ),
+    case(
+        "empty_concat",
+        "select count(*) from t where concat_ws(',', null::varchar, case when true then null::varchar when a > 1 then 'x' end) = ''",
+        "10",
+    ),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",

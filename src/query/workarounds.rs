@@ -51,6 +51,8 @@ pub(super) enum Workaround {
     InLists,
     /// Constants are on the right of comparisons.
     LiteralSides,
+    /// `concat` keeps its arguments if all of them are null.
+    EmptyConcat,
 }
 
 #[cfg(debug_assertions)]
@@ -84,6 +86,7 @@ mod switch {
         ("sort_filters", Workaround::SortFilters),
         ("in_lists", Workaround::InLists),
         ("literal_sides", Workaround::LiteralSides),
+        ("empty_concat", Workaround::EmptyConcat),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.
