@@ -22,6 +22,7 @@ mod elsewhere;
 mod failure;
 mod fence;
 mod filter_names;
+mod filter_projections;
 mod file_rows;
 mod file_statistics;
 mod frugal;

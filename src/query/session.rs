@@ -35,9 +35,9 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    compact, context, correlated, fence, filter_names, frugal, functions, in_lists, known, like,
-    literal_sides, model, nearest, negated, plan_size, sanity, security_barrier, sort_filters,
-    statement,
+    compact, context, correlated, fence, filter_names, filter_projections, frugal, functions,
+    in_lists, known, like, literal_sides, model, nearest, negated, plan_size, sanity,
+    security_barrier, sort_filters, statement,
 };
 use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
@@ -420,6 +420,9 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     }
     if !is_off(Workaround::FilterNames) {
         filter_names::wrap(&mut rules);
+    }
+    if !is_off(Workaround::FilterProjections) {
+        filter_projections::wrap(&mut rules);
     }
     if !is_off(Workaround::Known) {
         known::insert(&mut rules);

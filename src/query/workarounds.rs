@@ -53,6 +53,8 @@ pub(super) enum Workaround {
     LiteralSides,
     /// `concat` keeps its arguments if all of them are null.
     EmptyConcat,
+    /// Filters have no projections when projections move.
+    FilterProjections,
 }
 
 #[cfg(debug_assertions)]
@@ -87,6 +89,7 @@ mod switch {
         ("in_lists", Workaround::InLists),
         ("literal_sides", Workaround::LiteralSides),
         ("empty_concat", Workaround::EmptyConcat),
+        ("filter_projections", Workaround::FilterProjections),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.
