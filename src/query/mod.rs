@@ -52,6 +52,7 @@ mod sanity;
 mod security_barrier;
 mod session;
 mod shown;
+mod sort_constants;
 mod sort_filters;
 mod spill;
 mod spread;

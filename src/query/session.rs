@@ -37,7 +37,7 @@ use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withh
 use super::{
     compact, context, correlated, fence, filter_names, filter_projections, frugal, functions,
     in_lists, known, like, literal_sides, model, nearest, negated, plan_size, sanity,
-    security_barrier, sort_filters, statement,
+    security_barrier, sort_constants, sort_filters, statement,
 };
 use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
@@ -155,7 +155,8 @@ pub(super) async fn start(
 
 /// Rewrites the steps of a plan that DataFusion does not run.
 pub(super) fn runnable(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-    if is_off(Workaround::Correlated) { Ok(plan) } else { correlated::move_below(plan) }
+    let plan = if is_off(Workaround::Correlated) { plan } else { correlated::move_below(plan)? };
+    if is_off(Workaround::SortConstants) { Ok(plan) } else { sort_constants::restore(plan) }
 }
 
 /// Returns the error for a missing table. `None` for any other error.

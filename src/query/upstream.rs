@@ -255,6 +255,16 @@ const CASES: &[Case] = &[
         "select count(*) from t where concat_ws(',', null::varchar, case when true then null::varchar when a > 1 then 'x' end) = ''",
         "10",
     ),
+    case(
+        "sort_constants",
+        "select 1 as n from t where a < 2 order by json_get_int('{\"l\":[3,4]}', 'l', 1) + a",
+        "1;1",
+    ),
+    case(
+        "sort_constants",
+        "select 'day' as d from t where a < 2 order by date_trunc('day', to_timestamp(a))",
+        "day;day",
+    ),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",

@@ -55,6 +55,8 @@ pub(super) enum Workaround {
     EmptyConcat,
     /// Filters have no projections when projections move.
     FilterProjections,
+    /// Constants in sort keys stay constants.
+    SortConstants,
 }
 
 #[cfg(debug_assertions)]
@@ -90,6 +92,7 @@ mod switch {
         ("literal_sides", Workaround::LiteralSides),
         ("empty_concat", Workaround::EmptyConcat),
         ("filter_projections", Workaround::FilterProjections),
+        ("sort_constants", Workaround::SortConstants),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.
