@@ -194,8 +194,9 @@ class Grammar:
         kind = self.rng.choice(["int", "text", "float", "bool"])
         columns = [column for column in scope if column.type == kind and column.args[1] not in BODIES]
         key, constant = self.rng.choice(columns), self.leaf(kind, [])
-        beside = [self.rng.choice(scope) for _ in range(self.rng.randrange(3))]
-        items = [constant, text_column(table, "id"), *beside]
+        beside = [self.rng.choice(scope) for _ in range(self.rng.randrange(5))]
+        last = text_column(table, "id")
+        items = [constant, last, *beside]
         self.rng.shuffle(items)
         where = self.condition(1, scope) if self.chance(0.5) else None
         source = table
@@ -203,12 +204,12 @@ class Grammar:
             # The constant is a column to what is around.
             source = Derived(self.select((*items, key), table, where), self.alias())
             scope, where = self.scope(source), None
-            constant, key = scope[items.index(constant)], scope[-1]
+            constant, key, last = scope[items.index(constant)], scope[-1], scope[items.index(last)]
             items = scope[:-1]
         compared = Expr(self.rng.choice(COMPARE), "bool", (key, constant))
         if self.chance(0.5):
             items.append(compared)
-        order = (self.order_of(compared), self.order_of(key), *(self.order_of(key) for key in self.unique(source, scope)))
+        order = (self.order_of(compared), self.order_of(key), self.order_of(last))
         return self.select(tuple(items), source, where, order=order, ordered=True, limit=self.rng.randrange(1, 12),
                            offset=self.some_offset())
 
