@@ -13,12 +13,19 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Case, Cast, Expr, LogicalPlan, TryCast, lit, not};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// The optimizer rule. It must be the last one, since others rewrite `a = false` as `not a`.
+/// Name of the rule that computes an expression once that a step has twice.
+const COMPUTES_ONCE: &str = "common_sub_expression_eliminate";
+
+/// The optimizer rule. It must be the last one, since others rewrite `a = false` as `not a`. It must
+/// also run before a `not a` that is in the step twice becomes a column, which is `not a` again in
+/// the plan of a scan.
 #[derive(Debug)]
 struct CastsOfNegations;
 
-/// Appends the rule.
+/// Inserts the rule.
 pub(super) fn insert(rules: &mut Vec<Arc<dyn OptimizerRule + Send + Sync>>) {
+    let place = rules.iter().position(|rule| rule.name() == COMPUTES_ONCE).unwrap_or(rules.len());
+    rules.insert(place, Arc::new(CastsOfNegations));
     rules.push(Arc::new(CastsOfNegations));
 }
 

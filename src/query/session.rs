@@ -35,10 +35,11 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    compact, context, correlated, fence, filter_names, frugal, functions, known, like, model,
-    nearest, negated, plan_size, sanity, security_barrier, statement,
+    compact, context, correlated, fence, filter_names, filter_projections, frugal, functions,
+    in_lists, known, like, literal_sides, model, nearest, negated, plan_size, sanity,
+    security_barrier, sort_constants, sort_filters, statement,
 };
-use super::{sort_filters, success, sum, tags, totals};
+use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -154,7 +155,8 @@ pub(super) async fn start(
 
 /// Rewrites the steps of a plan that DataFusion does not run.
 pub(super) fn runnable(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-    if is_off(Workaround::Correlated) { Ok(plan) } else { correlated::move_below(plan) }
+    let plan = if is_off(Workaround::Correlated) { plan } else { correlated::move_below(plan)? };
+    if is_off(Workaround::SortConstants) { Ok(plan) } else { sort_constants::restore(plan) }
 }
 
 /// Returns the error for a missing table. `None` for any other error.
@@ -395,6 +397,12 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     if !is_off(Workaround::Totals) {
         totals::insert(&mut rules);
     }
+    if !is_off(Workaround::InLists) {
+        in_lists::wrap(&mut rules);
+    }
+    if !is_off(Workaround::LiteralSides) {
+        literal_sides::wrap(&mut rules);
+    }
     if !is_off(Workaround::Negated) {
         negated::insert(&mut rules);
     }
@@ -413,6 +421,9 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     }
     if !is_off(Workaround::FilterNames) {
         filter_names::wrap(&mut rules);
+    }
+    if !is_off(Workaround::FilterProjections) {
+        filter_projections::wrap(&mut rules);
     }
     if !is_off(Workaround::Known) {
         known::insert(&mut rules);

@@ -719,6 +719,7 @@ async fn casts_of_negations_skip_no_files() {
         ("try_cast(not stream_mode as int) is distinct from 0", 20),
         ("-cast(not stream_mode as double) < -0.5", 10),
         ("cast(cast(not stream_mode as int) as bigint) = 0", 10),
+        ("cast(not stream_mode as bigint) <> 0 and not stream_mode", 10),
     ] {
         assert_eq!(
             rig.number(&read_scope, &format!("select count(*) from logs where {condition}")).await,

@@ -204,13 +204,66 @@ const CASES: &[Case] = &[
     ),
     case(
         "sort_filters",
-        "select a, b, 7 as k from p order by b = 7, b, a limit 3",
-        "1|1|7;2|2|7;4|3|7",
-    ),
-    case(
-        "sort_filters",
         "select a, b = 3 as e, 3 as k from p order by b = 3, b desc nulls first, a limit 3",
         "8|false|3;7|false|3;2|false|3",
+    ),
+    case("in_lists", "select count(*) from t where b not in (null) or b not in (1, 2)", "4"),
+    case("in_lists", "select count(*) from t where b not in (2, null) or b not in (2, 3)", "3"),
+    case("in_lists", "select count(*) from t where b in (1, 2) and b not in (2, null)", "0"),
+    case("in_lists", "select b in (1, 2) and b in (3, 4) as x from t where a = 0", ""),
+    case(
+        "in_lists",
+        "select (b in (1, 2) and b not in (1, 2)) is null as x from t where a = 0",
+        "true",
+    ),
+    case(
+        "in_lists",
+        "select (b not in (1) or b not in (2)) is null as x from t where a = 0",
+        "true",
+    ),
+    case(
+        "in_lists",
+        "select ((b = 1 or b = 2) and (b = 3 or b = 4)) is null as x from t where a = 0",
+        "true",
+    ),
+    case("in_lists", "select count(*) from t where not (b in (1, 2) and b in (3, 4))", "6"),
+    case("in_lists", "select count(*) from t where not (b in (1, 2)) or not (b = 3 or b = 4)", "6"),
+    case(
+        "in_lists",
+        "select count(*) from t where k = 5 and b not in (1, 2) or k = 5 and b not in (3, 4)",
+        "6",
+    ),
+    case("in_lists", "select count(*) from t where a in (k, 1) and a in (a, 2)", "2"),
+    case(
+        "in_lists",
+        "select count(*) from t where not exists (select 1 from t u where not (t.b in (1, 2) and t.b in (3, 4)))",
+        "4",
+    ),
+    case(
+        "in_lists",
+        "select count(*) filter (where b not in (2, null) or b not in (2, 3)) from t",
+        "3",
+    ),
+    case("literal_sides", "select count(*) from t where 5 = a and 5 between a and a", "1"),
+    case(
+        "empty_concat",
+        "select count(*) from t where concat(null::varchar, case when true then null::varchar when a > 1 then 'x' end) = ''",
+        "10",
+    ),
+    case(
+        "empty_concat",
+        "select count(*) from t where concat_ws(',', null::varchar, case when true then null::varchar when a > 1 then 'x' end) = ''",
+        "10",
+    ),
+    case(
+        "sort_constants",
+        "select 1 as n from t where a < 2 order by json_get_int('{\"l\":[3,4]}', 'l', 1) + a",
+        "1;1",
+    ),
+    case(
+        "sort_constants",
+        "select 'day' as d from t where a < 2 order by date_trunc('day', to_timestamp(a))",
+        "day;day",
     ),
     Case {
         workaround: "statement::refuse_counted_sets",

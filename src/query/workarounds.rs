@@ -47,6 +47,16 @@ pub(super) enum Workaround {
     Correlated,
     /// Filters of sorts depend on columns.
     SortFilters,
+    /// Lists of one expression are not merged.
+    InLists,
+    /// Constants are on the right of comparisons.
+    LiteralSides,
+    /// `concat` keeps its arguments if all of them are null.
+    EmptyConcat,
+    /// Filters have no projections when projections move.
+    FilterProjections,
+    /// Constants in sort keys stay constants.
+    SortConstants,
 }
 
 #[cfg(debug_assertions)]
@@ -78,6 +88,11 @@ mod switch {
         ("negated", Workaround::Negated),
         ("correlated", Workaround::Correlated),
         ("sort_filters", Workaround::SortFilters),
+        ("in_lists", Workaround::InLists),
+        ("literal_sides", Workaround::LiteralSides),
+        ("empty_concat", Workaround::EmptyConcat),
+        ("filter_projections", Workaround::FilterProjections),
+        ("sort_constants", Workaround::SortConstants),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.

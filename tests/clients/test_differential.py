@@ -44,7 +44,7 @@ def test_generated_statements(both):
 
 
 @pytest.mark.parametrize("name", ["aggregate_bounds", "fence", "filter_names", "distinct_from", "precedence", "correlated",
-                                  "sort_filters"])
+                                  "sort_filters", "in_lists", "literal_sides", "sort_constants"])
 def test_generated_statements_find_what_is_not_worked_around(both, imported, tmp_path, name):
     shutil.copytree(imported[0] / "data", tmp_path / "data")
     with serve.both(tmp_path, imported[1], workarounds.without(name)) as (server, base):

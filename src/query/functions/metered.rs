@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 
 use super::super::meter::Meter;
+use super::super::workarounds::{Workaround, is_off};
 use super::bounds::{Arg, Bound, Measure};
 use super::classes::{Scalar, class};
 
@@ -140,6 +141,18 @@ pub(super) fn metered(expr: Expr) -> Transformed<Expr> {
         }
         other => Transformed::no(other),
     }
+}
+
+/// Returns true if a call has lost all arguments: `concat` and `concat_ws` drop null constants, and
+/// then refuse that nothing is left. They can be evaluated as they were.
+fn is_emptied(expr: &Expr) -> bool {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return false };
+    let least = match func.name() {
+        "concat" => 1,
+        "concat_ws" => 2,
+        _ => return false,
+    };
+    args.len() < least && !is_off(Workaround::EmptyConcat)
 }
 
 /// Result for some rows, with its memory.
@@ -284,7 +297,11 @@ impl ScalarUDFImpl for Metered {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let kept = args.clone();
         Ok(match self.inner.inner().simplify(args, info)? {
+            ExprSimplifyResult::Simplified(expr) if is_emptied(&expr) => {
+                ExprSimplifyResult::Original(kept)
+            }
             ExprSimplifyResult::Simplified(expr) => {
                 ExprSimplifyResult::Simplified(all_metered(expr)?)
             }

@@ -61,8 +61,9 @@ class Asker:
         theirs, their_error = self.duckdb(outcome.duckdb)
         outcome.refused = our_error is not None and their_error is not None
         too_large = their_error is not None and "Out of Range" in their_error or theirs and beyond(theirs)
-        # DuckDB moves a condition on one side of EXCEPT to the other, whose texts are no JSON.
-        moved = their_error is not None and "Malformed JSON" in their_error and " except " in outcome.duckdb
+        # A condition on one side of EXCEPT or INTERSECT, on the other: see `dialect.DIFFERENCES`.
+        sides = " except " in outcome.duckdb or " intersect " in outcome.duckdb
+        moved = our_error is None and their_error is not None and "Malformed JSON" in their_error and sides
         if moved or too_large or is_overflow(our_error, outcome.gatelog):
             # Integers past 64 bits: see `dialect.DIFFERENCES`.
             outcome.refused = True

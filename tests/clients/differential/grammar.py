@@ -62,6 +62,8 @@ class Grammar:
             (1, self.keys_of_two),
             (1, self.places_of_queries),
             (1, self.constants_in_order),
+            (1, self.constants_below_offset),
+            (1, self.functions_of_constants),
             (1, self.counts_of_counts),
             (2, self.combined),
         )
@@ -192,16 +194,47 @@ class Grammar:
         kind = self.rng.choice(["int", "text", "float", "bool"])
         columns = [column for column in scope if column.type == kind and column.args[1] not in BODIES]
         key, constant = self.rng.choice(columns), self.leaf(kind, [])
-        beside = [self.rng.choice(scope) for _ in range(self.rng.randrange(3))]
-        items = [constant, text_column(table, "id"), *beside]
+        beside = [self.rng.choice(scope) for _ in range(self.rng.randrange(5))]
+        last = text_column(table, "id")
+        items = [constant, last, *beside]
         self.rng.shuffle(items)
+        where = self.condition(1, scope) if self.chance(0.5) else None
+        source = table
+        if self.chance(0.5):
+            # The constant is a column to what is around.
+            source = Derived(self.select((*items, key), table, where), self.alias())
+            scope, where = self.scope(source), None
+            constant, key, last = scope[items.index(constant)], scope[-1], scope[items.index(last)]
+            items = scope[:-1]
         compared = Expr(self.rng.choice(COMPARE), "bool", (key, constant))
         if self.chance(0.5):
             items.append(compared)
-        order = (self.order_of(compared), self.order_of(key), *(self.order_of(key) for key in self.unique(table, scope)))
-        where = self.condition(1, scope) if self.chance(0.5) else None
-        return self.select(tuple(items), table, where, order=order, ordered=True, limit=self.rng.randrange(1, 12),
+        order = (self.order_of(compared), self.order_of(key), self.order_of(last))
+        return self.select(tuple(items), source, where, order=order, ordered=True, limit=self.rng.randrange(1, 12),
                            offset=self.some_offset())
+
+    def constants_below_offset(self):
+        """Constants of a query that is cut off, in the order of the one around it."""
+        table = Table(self.rng.choice(["logs", "feedback"]), self.alias())
+        items = [self.column("float", self.scope(table)), *(self.leaf(self.kind(), []) for _ in range(self.rng.randrange(1, 3)))]
+        self.rng.shuffle(items)
+        inner = replace(self.cut_off(self.select(tuple(items), table)), offset=self.rng.randrange(1, 6))
+        source = Derived(inner, self.alias())
+        columns = self.scope(source)
+        kept = [column for column in columns if column.type == "float"] + [lit(self.rng.choice(TEXTS))]
+        return self.select(tuple(kept), source, order=tuple(self.order_of(column) for column in columns), ordered=True)
+
+    def functions_of_constants(self):
+        """An order by a function of constants that are columns of the answer."""
+        table = Table("logs", self.alias())
+        scope = self.scope(table)
+        body = self.body(scope)
+        place = self.rng.randrange(3)
+        key = Expr("json int", "int", (body, ("l", place)))
+        items = [lit(place), lit("l"), self.column("text", scope)]
+        order = (self.order_of(key), *(self.order_of(key) for key in self.unique(table, scope)))
+        return self.select(tuple(self.rng.sample(items, self.rng.randrange(1, 4))), table, self.condition(1, scope), order=order,
+                           ordered=True)
 
     def counts_of_counts(self):
         """Aggregates with a condition over an aggregate that needs no rows."""
@@ -432,11 +465,18 @@ class Grammar:
             (1, lambda: Expr("call", "text", ("replace", (inner(), self.some_text(), inner())))),
             (1, lambda: Expr("call", "text", ("split_part", (inner(), self.some_text(), lit(self.rng.randrange(1, 4)))))),
             (1, lambda: Expr("call", "text", ("concat", (inner(), inner())))),
+            (1, lambda: self.concat_of_nulls(scope)),
             (1, lambda: Expr(self.rng.choice(["cast", "::"]), "text", (self.expr("int", depth - 1, scope),))),
             (3, lambda: self.json_text(scope)),
             (1, lambda: self.tag(scope)),
             (2, lambda: self.either("text", depth, scope)),
         )
+
+    def concat_of_nulls(self, scope):
+        """Null texts put together, of which one is found to be null only later."""
+        branches = ((lit(True), null("text")), (self.column("bool", scope), self.column("text", scope)))
+        later = Expr("case", "text", (branches, None))
+        return Expr("call", "text", ("concat", (null("text"), later)))
 
     def some_text(self):
         """A text that is not empty."""
@@ -468,6 +508,8 @@ class Grammar:
             (1, lambda: self.either("bool", depth, scope)),
             (1, lambda: self.column("bool", scope)),
             (1, lambda: self.negation_cast(scope)),
+            (1, lambda: self.two_lists(scope)),
+            (1, lambda: self.exactly(scope)),
             (1 if self.filtering and self.subqueries else 0, lambda: self.member_of_query(depth, scope)),
             (1 if self.filtering and self.subqueries else 0, lambda: self.exists(scope)),
         )
@@ -504,6 +546,27 @@ class Grammar:
         kind = self.kind()
         items = tuple(self.leaf(kind, []) for _ in range(self.rng.randrange(1, 5)))
         return Expr("in", "bool", (self.expr(kind, depth - 1, scope), items, self.chance(0.4)))
+
+    def two_lists(self, scope):
+        """Two lists of one column, whose values overlap or not."""
+        kind = self.rng.choice(["int", "text", "float"])
+        columns = [column for column in scope if column.type == kind]
+        column = self.rng.choice(columns) if columns else self.leaf(kind, [])
+
+        def one():
+            items = tuple(self.leaf(kind, []) for _ in range(self.rng.randrange(1, 4)))
+            member = Expr("in", "bool", (column, items, self.chance(0.5)))
+            return Expr("not", "bool", (member,)) if self.chance(0.2) else member
+
+        return Expr(self.rng.choice(["and", "or"]), "bool", (one(), one()))
+
+    def exactly(self, scope):
+        """A column is a constant, said twice."""
+        kind = self.rng.choice(["int", "text", "float"])
+        column, value = self.column(kind, scope), self.leaf(kind, [])
+        once = Expr("=", "bool", self.rng.choice([(column, value), (value, column)]))
+        again = self.rng.choice([(value, column, column, False), (column, value, value, False)])
+        return Expr("and", "bool", (once, Expr("between", "bool", again)))
 
     def like(self, depth, scope):
         subject = self.expr("text", depth - 1, scope)
