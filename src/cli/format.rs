@@ -1,8 +1,8 @@
 //! Output formats of rows: a table for people, or the formats that the server sends.
 //!
 //! Rows are written batch by batch as they arrive; only a table, which is bounded, is held in
-//! memory. JSON, CSV and Parquet come from [`gatelog::encode`], so the same query gives the same bytes
-//! in both places.
+//! memory. JSON, CSV and Parquet come from [`gatelog::encode`], so the same query gives the same
+//! bytes in both places.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
