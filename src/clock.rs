@@ -24,7 +24,7 @@ const LISTEN: Duration = Duration::from_secs(600);
 const MAX_VOICES: usize = 10_000;
 
 /// Returns the time of the monotonic clock since this process first asked for it.
-pub fn elapsed() -> Duration {
+pub(crate) fn elapsed() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }
@@ -40,7 +40,7 @@ pub struct Leap {
 
 /// Watches a wall clock.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     now: fn() -> DateTime<Utc>,
     elapsed: fn() -> Duration,
     in_doubt: AtomicBool,
@@ -81,14 +81,14 @@ fn is_near(one: DateTime<Utc>, other: DateTime<Utc>) -> bool {
 
 impl Watch {
     /// Starts to watch. The current time of the wall clock is taken to be right.
-    pub fn new(now: fn() -> DateTime<Utc>, elapsed: fn() -> Duration) -> Self {
+    pub(crate) fn new(now: fn() -> DateTime<Utc>, elapsed: fn() -> Duration) -> Self {
         let state = Mutex::new(State { last: (now(), elapsed()), doubt: None });
         Self { now, elapsed, in_doubt: AtomicBool::new(false), state }
     }
 
     /// Restores a leap that was in doubt before a restart, unless the clock has been corrected
     /// since.
-    pub fn resume(&self, leap: Leap) {
+    pub(crate) fn resume(&self, leap: Leap) {
         let now = (self.now)();
         if (now - leap.found).abs() < (now - leap.expected).abs() {
             self.doubt(leap);
@@ -96,7 +96,7 @@ impl Watch {
     }
 
     /// Compares the wall clock with a time from elsewhere, such as that of a bucket.
-    pub fn compare(&self, expected: DateTime<Utc>) {
+    pub(crate) fn compare(&self, expected: DateTime<Utc>) {
         let found = (self.now)();
         if !is_near(found, expected) {
             self.doubt(Leap { expected, found });
@@ -115,7 +115,7 @@ impl Watch {
     }
 
     /// Compares the clocks. Returns the leap that is in doubt.
-    pub fn look(&self) -> Option<Leap> {
+    pub(crate) fn look(&self) -> Option<Leap> {
         let now = (self.now)();
         let elapsed = (self.elapsed)();
         let mut state = self.state.lock();
@@ -136,7 +136,7 @@ impl Watch {
     }
 
     /// Counts the time of a record as a vote of its organisation. Cheap while nothing is in doubt.
-    pub fn hear(&self, organisation: &str, created_at: DateTime<Utc>) {
+    pub(crate) fn hear(&self, organisation: &str, created_at: DateTime<Utc>) {
         if !self.in_doubt.load(Ordering::Acquire) {
             return;
         }
@@ -150,7 +150,7 @@ impl Watch {
     }
 
     /// Accepts the time of the wall clock; returns the leap that was in doubt.
-    pub fn confirm(&self) -> Option<Leap> {
+    pub(crate) fn confirm(&self) -> Option<Leap> {
         let mut state = self.state.lock();
         state.last = ((self.now)(), (self.elapsed)());
         self.in_doubt.store(false, Ordering::Release);

@@ -34,7 +34,7 @@ const SETS: usize = 16;
 
 /// The ids of a window of time.
 #[derive(Debug)]
-pub struct DedupWindow {
+pub(crate) struct DedupWindow {
     keys: KeyHasher,
     organisations: HashMap<u32, Ids, BuildHasherDefault<Hashed>>,
     /// Ids of all organisations.
@@ -61,11 +61,11 @@ struct Block {
 
 /// Computes keys of ids. Cheap to clone, so that callers hash on their own threads.
 #[derive(Clone, Debug)]
-pub struct KeyHasher(RandomState, RandomState);
+pub(crate) struct KeyHasher(RandomState, RandomState);
 
 /// Remembered state of an id whose record is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SeenState {
+pub(crate) struct SeenState {
     /// True if parts of the record may still arrive, because it was stored before all of them.
     pub is_open: bool,
     /// True if no content of its call may be kept.
@@ -122,7 +122,7 @@ impl Hash for Id {
 
 /// Returns the number of a key's organisation: 32 bits of a keyed hash. Two organisations with the
 /// same number share a memory.
-pub fn organisation_of(key: u128) -> u32 {
+pub(crate) fn organisation_of(key: u128) -> u32 {
     (key >> 96) as u32
 }
 
@@ -161,19 +161,19 @@ impl fmt::Write for Hashing {
 
 /// Returns the id of a state of feedback. It shares the memory of record ids, and no id of a record
 /// begins with this prefix by chance.
-pub fn feedback_id(id: &str, updated_micros: i64) -> String {
+pub(crate) fn feedback_id(id: &str, updated_micros: i64) -> String {
     format!("feedback/{updated_micros}/{id}")
 }
 
 impl KeyHasher {
     /// Creates fresh random hash keys.
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self(RandomState::new(), RandomState::new())
     }
 
     /// Returns the key of an id in a workspace of an organisation, or outside any workspace. An
     /// empty name means no workspace.
-    pub fn key(&self, organisation: &str, workspace: Option<&str>, id: &str) -> u128 {
+    pub(crate) fn key(&self, organisation: &str, workspace: Option<&str>, id: &str) -> u128 {
         let identity = (organisation, workspace.filter(|workspace| !workspace.is_empty()), id);
         joined(
             self.organisation(organisation),
@@ -183,7 +183,7 @@ impl KeyHasher {
     }
 
     /// Returns the key of a record.
-    pub fn key_of(&self, record: &Record) -> u128 {
+    pub(crate) fn key_of(&self, record: &Record) -> u128 {
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
         self.key(
             organisation,
@@ -193,7 +193,7 @@ impl KeyHasher {
     }
 
     /// Returns the key of the whole content of a value of an organisation, by its `Debug` form.
-    pub fn key_of_all(&self, organisation: &str, value: &impl fmt::Debug) -> u128 {
+    pub(crate) fn key_of_all(&self, organisation: &str, value: &impl fmt::Debug) -> u128 {
         let mut text = Hashing(self.0.build_hasher(), self.1.build_hasher());
         // Neither hashing nor the derived form fails.
         let _ = write!(text, "{value:?}");
@@ -207,7 +207,7 @@ impl KeyHasher {
 
     /// Returns the keys of the rows of a batch with the columns `organisation_id`, `workspace_slug`
     /// and `id`.
-    pub fn keys_of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
+    pub(crate) fn keys_of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
         let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
         let (Some(organisations), Some(workspaces), Some(ids)) =
             (text("organisation_id"), text("workspace_slug"), text("id"))
@@ -228,7 +228,7 @@ fn joined(organisation: u32, high: u64, low: u64) -> u128 {
 
 impl DedupWindow {
     /// Creates an empty window. A window of 0 hours turns the check off.
-    pub fn new(keys: KeyHasher, window_hours: u64, max_ids: u64) -> Self {
+    pub(crate) fn new(keys: KeyHasher, window_hours: u64, max_ids: u64) -> Self {
         let window_micros = i64::try_from(window_hours)
             .unwrap_or(i64::MAX / 3_600_000_000)
             .saturating_mul(3_600_000_000);
@@ -237,12 +237,12 @@ impl DedupWindow {
     }
 
     /// Returns the hasher for the keys of this window.
-    pub fn keys(&self) -> &KeyHasher {
+    pub(crate) fn keys(&self) -> &KeyHasher {
         &self.keys
     }
 
     /// Remembers a key. Returns false if it was known already; its earlier state then stays.
-    pub fn insert(&mut self, key: u128, known: SeenState, now_micros: i64) -> bool {
+    pub(crate) fn insert(&mut self, key: u128, known: SeenState, now_micros: i64) -> bool {
         if self.contains(key) {
             return false;
         }
@@ -251,12 +251,12 @@ impl DedupWindow {
     }
 
     /// Returns true if a key is known.
-    pub fn contains(&self, key: u128) -> bool {
+    pub(crate) fn contains(&self, key: u128) -> bool {
         self.known(key).is_some()
     }
 
     /// Returns the state of a key, or `None` if it is not known.
-    pub fn known(&self, key: u128) -> Option<SeenState> {
+    pub(crate) fn known(&self, key: u128) -> Option<SeenState> {
         self.organisations
             .get(&organisation_of(key))?
             .get(Id::new(key, SeenState::default()))
@@ -264,7 +264,7 @@ impl DedupWindow {
     }
 
     /// Notes for a known key that no content of its call may be kept.
-    pub fn mark_untracked(&mut self, key: u128) {
+    pub(crate) fn mark_untracked(&mut self, key: u128) {
         let Some(known) = self.known(key) else { return };
         let marked = Id::new(key, SeenState { is_untracked: true, ..known });
         if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
@@ -273,7 +273,7 @@ impl DedupWindow {
     }
 
     /// Remembers a key that is not known.
-    pub fn remember(&mut self, key: u128, known: SeenState, now_micros: i64) {
+    pub(crate) fn remember(&mut self, key: u128, known: SeenState, now_micros: i64) {
         if self.window_micros == 0 {
             return;
         }
@@ -296,7 +296,7 @@ impl DedupWindow {
     }
 
     /// Forgets a key whose record was not stored after all.
-    pub fn forget(&mut self, key: u128) {
+    pub(crate) fn forget(&mut self, key: u128) {
         if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
             // The id stays in its block: if it arrives again, it is dropped with that block,
             // slightly early.

@@ -26,9 +26,9 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use erased::ErasedSince;
-pub use erased::LatestRules;
-pub use organisations::Organisations;
-pub use selection::Selection;
+pub(crate) use erased::LatestRules;
+pub(crate) use organisations::Organisations;
+pub(crate) use selection::Selection;
 
 use crate::error::{Error, Result};
 use crate::logs::Condition;
@@ -108,7 +108,7 @@ struct Cursor {
 
 /// Starts an export. Each chunk ends at the end of a line. Dropping the stream cancels the export.
 /// Rows that `latest` reports as erased during the export are left out of the rest.
-pub async fn export(
+pub(crate) async fn export(
     queries: Arc<Queries>,
     query_context: impl Into<QueryContext>,
     latest: LatestRules,
@@ -128,7 +128,7 @@ pub async fn export(
 
 /// Starts an export of the records that match a condition, without the first `skip`. Notes their
 /// organisations.
-pub async fn selected(
+pub(crate) async fn selected(
     queries: Arc<Queries>,
     query_context: QueryContext,
     latest: LatestRules,
@@ -184,7 +184,7 @@ pub async fn selected(
 /// Returns the maximum number of records that the export can have, from the file index and memory
 /// alone. For a single organisation whose files others share, this is the limit of the request, or
 /// `u64::MAX`.
-pub fn estimate(query_context: &QueryContext, request: &Request) -> Result<u64> {
+pub(crate) fn estimate(query_context: &QueryContext, request: &Request) -> Result<u64> {
     let frame = TimeRange::parse(request)?;
     let most = request.limit.unwrap_or(u64::MAX);
     if query_context.is_bound() {
@@ -200,7 +200,7 @@ pub fn estimate(query_context: &QueryContext, request: &Request) -> Result<u64> 
 
 /// Returns the start of the requested time range, µs since 1970-01-01. `None` means the first
 /// record.
-pub fn first_moment(request: &Request) -> Result<Option<i64>> {
+pub(crate) fn first_moment(request: &Request) -> Result<Option<i64>> {
     Ok(request.from.is_some().then_some(TimeRange::parse(request)?.from))
 }
 

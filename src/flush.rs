@@ -30,7 +30,7 @@ const SLICE_ROWS: usize = 4096;
 
 /// Origin of the rows: id of the write-ahead log and last sequence number.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Identity of the log.
     pub wal_id: Uuid,
     /// Sequence number of the last frame.
@@ -39,7 +39,7 @@ pub struct Source {
 
 /// Writes the files of a flush without adding them to the table. `open` tells which of the records
 /// are open.
-pub async fn write_files(
+pub(crate) async fn write_files(
     table: &Table,
     chunks: &[RecordBatch],
     rules: Arc<Rules>,
@@ -73,7 +73,11 @@ pub async fn write_files(
 
 /// Adds the files to the table in one commit, after which the frames of the log up to the last
 /// sequence number are no longer needed.
-pub async fn commit(table: &Table, files: Vec<DataFile>, source: Source) -> Result<Arc<FileIndex>> {
+pub(crate) async fn commit(
+    table: &Table,
+    files: Vec<DataFile>,
+    source: Source,
+) -> Result<Arc<FileIndex>> {
     let version = i64::try_from(source.last_sequence)
         .map_err(|_| Error::internal(format!("sequence {} is too large", source.last_sequence)))?;
     table

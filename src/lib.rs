@@ -82,6 +82,11 @@
 //! # }
 //! ```
 
+// The list of public items in `tests/it/public_api.txt` relies on it.
+#![warn(unreachable_pub)]
+// Without the server, nothing calls what only its routes need.
+#![cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
+
 #[cfg(feature = "server")]
 pub mod http;
 pub mod engine;

@@ -29,7 +29,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// The mutable memtable.
 #[derive(Debug, Default)]
-pub struct MutableMemtable {
+pub(crate) struct MutableMemtable {
     chunks: Vec<RecordBatch>,
     rows: u64,
     bytes: u64,
@@ -43,7 +43,7 @@ pub struct MutableMemtable {
 
 /// An immutable memtable, which waits for a flush or is being flushed.
 #[derive(Debug)]
-pub struct Frozen {
+pub(crate) struct Frozen {
     /// The rows, in chunks.
     pub chunks: Vec<RecordBatch>,
     /// Sequence number of the last frame of the write-ahead log at the freeze: all frames up to it
@@ -62,7 +62,7 @@ pub struct Frozen {
 
 impl MutableMemtable {
     /// Adds a batch that the write-ahead log holds durably.
-    pub fn insert(
+    pub(crate) fn insert(
         &mut self,
         batch: RecordBatch,
         now_micros: i64,
@@ -82,7 +82,7 @@ impl MutableMemtable {
     }
 
     /// Notes that records were stored before all of their parts had arrived.
-    pub fn note_open(&mut self, keys: impl IntoIterator<Item = u128>) {
+    pub(crate) fn note_open(&mut self, keys: impl IntoIterator<Item = u128>) {
         self.open.extend(keys);
     }
 
@@ -99,7 +99,7 @@ impl MutableMemtable {
     }
 
     /// Returns the number of days of the rows.
-    pub fn days(&self) -> usize {
+    pub(crate) fn days(&self) -> usize {
         self.days.len()
     }
 
@@ -125,29 +125,29 @@ impl MutableMemtable {
     }
 
     /// Returns the current rows.
-    pub fn chunks(&self) -> &[RecordBatch] {
+    pub(crate) fn chunks(&self) -> &[RecordBatch] {
         &self.chunks
     }
 
     /// Returns the number of rows.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
     /// Returns the bytes that the rows take in memory.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Returns the arrival of the oldest row.
-    pub fn oldest_micros(&self) -> Option<i64> {
+    pub(crate) fn oldest_micros(&self) -> Option<i64> {
         self.oldest_micros
     }
 
     /// Freezes this memtable and starts an empty one. Returns `None` if it has no rows, unless
     /// `even_empty` is set. `counts` are the counts of the write-ahead log up to frame
     /// `last_sequence`, the last one.
-    pub fn freeze(
+    pub(crate) fn freeze(
         &mut self,
         counts: Arc<Counts>,
         last_sequence: u64,
@@ -172,7 +172,7 @@ impl MutableMemtable {
 /// Returns the bytes of a batch's rows. Batches that come from the log share one buffer among their
 /// columns, so adding up the buffers that the columns hold on to would count it once for each
 /// column.
-pub fn batch_bytes(batch: &RecordBatch) -> u64 {
+pub(crate) fn batch_bytes(batch: &RecordBatch) -> u64 {
     let bytes = batch
         .columns()
         .iter()
@@ -182,7 +182,7 @@ pub fn batch_bytes(batch: &RecordBatch) -> u64 {
 
 /// Room for rows between their acknowledgement and their flush, shared by organisations.
 #[derive(Clone, Debug)]
-pub struct MemoryBudget {
+pub(crate) struct MemoryBudget {
     pool: Pool,
     wait: Duration,
     flush_wanted: Arc<Notify>,
@@ -191,13 +191,13 @@ pub struct MemoryBudget {
 impl MemoryBudget {
     /// Creates a budget of `bytes`. A writer waits up to `wait` for its part, and asks for a flush
     /// through `flush_wanted`.
-    pub fn new(bytes: u64, wait: Duration, flush_wanted: Arc<Notify>) -> Self {
+    pub(crate) fn new(bytes: u64, wait: Duration, flush_wanted: Arc<Notify>) -> Self {
         Self { pool: Pool::new(bytes, Share::ThreeQuarters), wait, flush_wanted }
     }
 
     /// Takes room for `bytes`; waits for a flush to free it if necessary. A request for more than
     /// an organisation's share is lowered to the share.
-    pub async fn take(&self, holder: &Holder, bytes: u64) -> Result<MemoryReservation> {
+    pub(crate) async fn take(&self, holder: &Holder, bytes: u64) -> Result<MemoryReservation> {
         let wanted = bytes.clamp(1, self.pool.most(holder));
         if let Ok(room) = self.pool.try_take_in_turn(holder, wanted) {
             return Ok(room);
@@ -220,13 +220,13 @@ impl MemoryBudget {
     }
 
     /// Takes available room without waiting, for rows that are recovered from the log.
-    pub fn take_available(&self, bytes: u64) -> Option<MemoryReservation> {
+    pub(crate) fn take_available(&self, bytes: u64) -> Option<MemoryReservation> {
         Some(self.pool.take_available(&Holder::Operator, bytes.max(1)))
             .filter(|room| room.units() > 0)
     }
 
     /// Wakes every waiting writer with [`Error::closed`].
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.pool.close();
     }
 }

@@ -17,11 +17,11 @@ use crate::config::{MAX_DAYS, Over, Plan};
 use crate::error::{Error, Result};
 use crate::time;
 
-pub use erasing::{Erased, Erasure, Erasures, Named};
-pub use facts::{FileFacts, Row};
+pub(crate) use erasing::{Erased, Erasure, Erasures, Named};
+pub(crate) use facts::{FileFacts, Row};
 
 /// Most µs by which the date of a record may be later than its arrival: clocks of clients differ.
-pub const MAX_AHEAD_MICROS: i64 = MICROS_A_DAY;
+pub(crate) const MAX_AHEAD_MICROS: i64 = MICROS_A_DAY;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// A month of the UTC calendar, as months since year 0. Records are counted by month.
@@ -281,7 +281,7 @@ impl Rules {
 }
 
 /// Returns the time from which records of a retention class are kept, in µs since 1970-01-01.
-pub fn kept_since(retention_days: i32, now_micros: i64) -> i64 {
+pub(crate) fn kept_since(retention_days: i32, now_micros: i64) -> i64 {
     match retention_days {
         0 => i64::MIN,
         days => {
@@ -300,7 +300,7 @@ fn longer(a: i32, b: i32) -> i32 {
 
 /// Returns the terms of all organisations with a plan, given the name of the plan and the agreed
 /// retention of each.
-pub fn terms_of<'a>(
+pub(crate) fn terms_of<'a>(
     organisations: impl IntoIterator<Item = (&'a str, &'a str, Option<i32>)>,
     plans: &BTreeMap<String, Plan>,
 ) -> HashMap<String, Terms> {

@@ -18,19 +18,19 @@ use crate::record::Record;
 use crate::record::json::{members, write_string};
 
 /// Metadata key that names the replayed record.
-pub const REPLAY_OF: &str = "_replay_of";
+pub(crate) const REPLAY_OF: &str = "_replay_of";
 /// Name of the span of a replay. Feedback on a trace does not apply to its replays; reports
 /// recognise them by this name.
-pub const SPAN: &str = "gatelog-replay";
+pub(crate) const SPAN: &str = "gatelog-replay";
 /// Source of a replay's record.
 const SOURCE: &str = "replay";
 /// Source of records that LiteLLM sent. The name of their span is LiteLLM's call type.
 const LITELLM: &str = "litellm";
 /// Endpoints of the gateway whose requests can be replayed. An endpoint comes before those that are
 /// a suffix of it.
-pub const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
+pub(crate) const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
 /// Headers of the caller that are passed on: provider and credentials. None of them names a host.
-pub const PASSED: [&str; 21] = [
+pub(crate) const PASSED: [&str; 21] = [
     "authorization",
     "api-key",
     "x-api-key",
@@ -55,7 +55,7 @@ pub const PASSED: [&str; 21] = [
 ];
 /// Header for a key of the gateway itself, since the caller's `x-portkey-api-key` is a key of
 /// gatelog.
-pub const GATEWAY_KEY: &str = "x-gatelog-gateway-key";
+pub(crate) const GATEWAY_KEY: &str = "x-gatelog-gateway-key";
 /// Headers from which gateways build a host name or a path.
 const IN_URLS: [&str; 8] = [
     "x-portkey-aws-region",
@@ -99,7 +99,7 @@ const KEPT: [&str; 6] = [
 
 /// Reason why a record cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Inactive {
+pub(crate) enum Inactive {
     /// The endpoint is not one of [`ENDPOINTS`].
     Endpoint,
     /// The record has no URL, so its endpoint is unknown.
@@ -114,7 +114,7 @@ pub enum Inactive {
 
 /// A stored request, ready to be edited.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ready<'a> {
+pub(crate) struct Ready<'a> {
     /// Always `POST`.
     pub method: &'static str,
     /// One of [`ENDPOINTS`].
@@ -124,12 +124,12 @@ pub struct Ready<'a> {
 }
 
 /// Columns of a record that a replay shows or sends on.
-pub const READS: [&str; 4] = ["request.body", "request_url", "ai_org", "virtual_key"];
+pub(crate) const READS: [&str; 4] = ["request.body", "request_url", "ai_org", "virtual_key"];
 
 /// An edited request from a client. Its fields are those of [`Ready`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Edited<'a> {
+pub(crate) struct Edited<'a> {
     /// Always `POST`.
     pub method: Option<String>,
     /// One of [`ENDPOINTS`]. `None` for that of the record.
@@ -141,7 +141,7 @@ pub struct Edited<'a> {
 
 /// A request to the gateway.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// One of [`ENDPOINTS`].
     pub endpoint: &'static str,
     /// A JSON object.
@@ -158,7 +158,7 @@ impl std::fmt::Debug for Outgoing {
 
 /// The gateway's answer.
 #[derive(Clone)]
-pub struct Answered {
+pub(crate) struct Answered {
     /// The HTTP status.
     pub status: u16,
     /// Headers, names in lower case.
@@ -177,7 +177,7 @@ impl std::fmt::Debug for Answered {
 
 impl Inactive {
     /// Returns the name in API responses.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
             Self::NoUrl => "no_url",
@@ -206,7 +206,10 @@ impl std::fmt::Display for Inactive {
 
 /// Returns the request of a record, or the reason why it cannot be replayed. `archived` are the
 /// slugs of its organisation's archived providers.
-pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Ready<'a>, Inactive> {
+pub(crate) fn ready<'a>(
+    record: &'a Record,
+    archived: &BTreeSet<String>,
+) -> Result<Ready<'a>, Inactive> {
     let endpoint = endpoint_of(record)?;
     // Portkey calls a virtual key a provider. Without one, the name is that of the provider.
     let provider =
@@ -292,7 +295,7 @@ fn winner<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 /// Parses an edited request. An empty text changes nothing.
-pub fn edited(text: &str) -> Result<Edited<'_>> {
+pub(crate) fn edited(text: &str) -> Result<Edited<'_>> {
     if text.trim().is_empty() {
         return Ok(Edited::default());
     }
@@ -315,7 +318,7 @@ pub fn edited(text: &str) -> Result<Edited<'_>> {
 /// Builds the request to the gateway: the edited body, the caller's headers of [`PASSED`], and
 /// headers that link it to the record. `id` is the id of the new record. `ours` is true if the
 /// caller's `authorization` is a key of gatelog.
-pub fn outgoing<'h>(
+pub(crate) fn outgoing<'h>(
     record: &Record,
     ready: Ready<'_>,
     edited: &Edited<'_>,
@@ -448,7 +451,7 @@ fn whole_answer(fields: &[(std::borrow::Cow<'_, str>, &str)]) -> String {
 }
 
 /// Returns the new log in the format of Portkey's insert. The headers of the request are left out.
-pub fn entry(
+pub(crate) fn entry(
     record: &Record,
     sent: &Outgoing,
     answered: &Answered,
@@ -519,7 +522,7 @@ pub fn entry(
 }
 
 /// Returns the headers of the answer that are kept and returned to the caller.
-pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     headers
         .iter()
         .filter(|(name, _)| KEPT.contains(&name.as_str()))
@@ -527,7 +530,7 @@ pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> 
 }
 
 /// Adds the gateway's response headers to the record that was parsed from [`entry`].
-pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_id: &str) {
+pub(crate) fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_id: &str) {
     let value_of = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
     record.source = Some(SOURCE.to_owned());
     record.api_key_id = Some(key_id.to_owned());
@@ -550,7 +553,7 @@ pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_i
 }
 
 /// Returns the value of a header.
-pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 

@@ -1,4 +1,4 @@
-//! Threads for work that takes long: queries, exports, flushes, merges, and parsing of large bodies.
+//! Threads for work that takes long: queries, exports, flushes, merges, parsing of large bodies.
 //!
 //! They have a lower priority than the threads that answer requests and write the log. So a small
 //! write is acknowledged soon, however much work there is.
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Stack of a thread that plans. Planning recurses over a statement's tree and takes about 1 KiB of
 /// stack for the smallest step; the length of a statement is limited so that this is enough. Only
 /// the used part takes memory.
-pub const STACK_BYTES: usize = 256 << 20;
+pub(crate) const STACK_BYTES: usize = 256 << 20;
 
 /// Nice value of the threads. The system gives a thread with the value 0 three times as much time.
 #[cfg(target_os = "linux")]

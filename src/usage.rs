@@ -125,7 +125,7 @@ impl Counts {
 
 /// Returns the time for which a record counts: its own, but no later than tomorrow, so that a date
 /// in a later month gains nothing.
-pub fn counted_at(created_at: i64, now_micros: i64) -> i64 {
+pub(crate) fn counted_at(created_at: i64, now_micros: i64) -> i64 {
     created_at.min(now_micros.saturating_add(MICROS_A_DAY))
 }
 
@@ -173,63 +173,63 @@ impl Months {
 
 /// Counts of this node's log, and of other nodes as far as they are known. Only the writer has one.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     months: Months,
     usage: Usage,
 }
 
 /// Access to a meter while the writer processes a group of rows.
 #[derive(Debug)]
-pub struct Tally<'a> {
+pub(crate) struct Tally<'a> {
     months: &'a mut Months,
     known: RwLockWriteGuard<'a, Known>,
 }
 
 impl Meter {
     /// Creates a meter that continues from these counts of its own log.
-    pub fn new(own: Counts, others: Counts) -> Self {
+    pub(crate) fn new(own: Counts, others: Counts) -> Self {
         let usage = Usage(Arc::new(RwLock::new(Known { own, others })));
         Self { months: Months::default(), usage }
     }
 
     /// Returns the counts for readers.
-    pub fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         self.usage.clone()
     }
 
     /// Starts to count. Readers wait until the tally is dropped.
-    pub fn tally(&mut self) -> Tally<'_> {
+    pub(crate) fn tally(&mut self) -> Tally<'_> {
         Tally { months: &mut self.months, known: self.usage.0.write() }
     }
 
     /// Returns the current counts of this node's log.
-    pub fn own(&self) -> Counts {
+    pub(crate) fn own(&self) -> Counts {
         self.usage.own()
     }
 }
 
 impl Tally<'_> {
     /// Returns the records of the organisation in the month of that time, on all nodes.
-    pub fn records(&mut self, organisation: &str, micros: i64) -> u64 {
+    pub(crate) fn records(&mut self, organisation: &str, micros: i64) -> u64 {
         let month = self.months.month_of(micros);
         self.known.own.get(organisation, month).records
             + self.known.others.get(organisation, month).records
     }
 
     /// Counts a record that is stored.
-    pub fn store(&mut self, organisation: &str, micros: i64) {
+    pub(crate) fn store(&mut self, organisation: &str, micros: i64) {
         let month = self.months.month_of(micros);
         self.known.own.entry(organisation, month).records += 1;
     }
 
     /// Counts a record that is not stored.
-    pub fn refuse(&mut self, organisation: &str, micros: i64) {
+    pub(crate) fn refuse(&mut self, organisation: &str, micros: i64) {
         let month = self.months.month_of(micros);
         self.known.own.entry(organisation, month).not_stored += 1;
     }
 
     /// Removes the count of a record that will be sent again.
-    pub fn take_back(&mut self, organisation: &str, micros: i64, was_stored: bool) {
+    pub(crate) fn take_back(&mut self, organisation: &str, micros: i64, was_stored: bool) {
         let month = self.months.month_of(micros);
         let count = self.known.own.entry(organisation, month);
         let counted = if was_stored { &mut count.records } else { &mut count.not_stored };
@@ -293,7 +293,7 @@ impl Usage {
 
 /// Counts of a node's log at a flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Last counted sequence of the log.
     pub sequence: u64,
     /// The counts.
@@ -316,7 +316,7 @@ struct Stored {
 
 /// Writes the counts of the log, together with those of the last commit. The table decides which of
 /// the two is valid.
-pub async fn write(
+pub(crate) async fn write(
     store: &Store,
     wal_id: Uuid,
     before: &Snapshot,
@@ -356,7 +356,7 @@ fn read_stored(stored: Stored) -> Option<Snapshot> {
 
 /// Reads the counts of each log, as its last two flushes wrote them, without months that are long
 /// past.
-pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapshot>>> {
+pub(crate) async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapshot>>> {
     let folder = store.usage_folder();
     let failed = |cause| Error::storage(format!("cannot list `{folder}`")).with_source(cause);
     let objects: Vec<_> =
@@ -402,7 +402,7 @@ pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapsho
 
 /// Returns the counts of a log at the sequence `covered` of the table, or before it; `None` if
 /// there is no such snapshot.
-pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
+pub(crate) fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
     snapshots
         .iter()
         .filter(|snapshot| snapshot.sequence <= covered)
@@ -411,7 +411,7 @@ pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
 
 /// Adds the newest counts of all these logs, which are the best available ones for logs of other
 /// nodes.
-pub fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
+pub(crate) fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
     let last = logs
         .values()
         .filter_map(|snapshots| snapshots.iter().max_by_key(|snapshot| snapshot.sequence));
@@ -419,7 +419,7 @@ pub fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
 }
 
 /// Adds counts.
-pub fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
+pub(crate) fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
     let mut sum = Counts::default();
     counts.into_iter().for_each(|counts| sum.add(counts));
     sum

@@ -23,7 +23,7 @@ use partial::PartialRecord;
 
 /// The data that one query reads.
 #[derive(Clone, Debug)]
-pub struct View {
+pub(crate) struct View {
     /// Kind of the rows.
     pub rows: Rows,
     /// Files of the table.
@@ -34,14 +34,14 @@ pub struct View {
 
 impl View {
     /// Creates a view of files only.
-    pub fn with_files(rows: Rows, files: FileIndex) -> Self {
+    pub(crate) fn with_files(rows: Rows, files: FileIndex) -> Self {
         Self { rows, files: Arc::new(files), memory: Vec::new() }
     }
 }
 
 /// The current view and its parts.
 #[derive(Debug)]
-pub struct ViewCell(Mutex<Contents>, Rows);
+pub(crate) struct ViewCell(Mutex<Contents>, Rows);
 
 #[derive(Debug)]
 struct Contents {
@@ -64,7 +64,7 @@ impl Contents {
 
 impl ViewCell {
     /// Creates a cell with the files of the table and no rows in memory.
-    pub fn new(rows: Rows, files: Arc<FileIndex>) -> Self {
+    pub(crate) fn new(rows: Rows, files: Arc<FileIndex>) -> Self {
         let contents = Contents {
             files,
             former: Vec::new(),
@@ -82,7 +82,7 @@ impl ViewCell {
     }
 
     /// Returns the view of a query that starts now.
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let contents = self.lock();
         let frozen = contents.frozen.iter().flat_map(|frozen| frozen.chunks.iter());
         let mut memory: Vec<_> = frozen.chain(contents.live.chunks()).cloned().collect();
@@ -101,7 +101,7 @@ impl ViewCell {
 
     /// Makes a batch visible that the write-ahead log holds durably; returns the bytes of live
     /// rows.
-    pub fn insert(
+    pub(crate) fn insert(
         &self,
         batch: RecordBatch,
         now_micros: i64,
@@ -113,20 +113,20 @@ impl ViewCell {
     }
 
     /// Makes a partial record visible that the write-ahead log holds durably.
-    pub fn show_partial(&self, key: u128, so_far: Arc<SoFar>) {
+    pub(crate) fn show_partial(&self, key: u128, so_far: Arc<SoFar>) {
         self.lock().waiting.insert(key, so_far);
     }
 
     /// Joins the parts of records whose wait has ended, so that storing them is quick. Joining
     /// takes time in proportion to their size.
-    pub fn join_due(&self, now_micros: i64) {
+    pub(crate) fn join_due(&self, now_micros: i64) {
         let due = self.lock().waiting.due(now_micros);
         due.iter().for_each(|so_far| drop(Arc::clone(so_far.record())));
     }
 
     /// Replaces partial records by complete ones, or removes them if `records` is `None`. Returns
     /// the bytes of live rows.
-    pub fn replace_parts(
+    pub(crate) fn replace_parts(
         &self,
         keys: &[u128],
         records: Option<RecordBatch>,
@@ -144,14 +144,14 @@ impl ViewCell {
     }
 
     /// Notes that records among the live rows were stored before all of their parts had arrived.
-    pub fn note_open(&self, keys: impl IntoIterator<Item = u128>) {
+    pub(crate) fn note_open(&self, keys: impl IntoIterator<Item = u128>) {
         self.lock().live.note_open(keys);
     }
 
     /// Freezes the live memtable; returns false if it has no rows. With `even_empty` it is frozen
     /// without rows too, so that the table gets to cover this frame. `counts` are the counts of the
     /// write-ahead log up to frame `last_sequence`, the last one.
-    pub fn freeze(&self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> bool {
+    pub(crate) fn freeze(&self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> bool {
         let mut contents = self.lock();
         let frozen = contents.live.freeze(counts, last_sequence, even_empty).map(Arc::new);
         let any = frozen.is_some();
@@ -160,39 +160,39 @@ impl ViewCell {
     }
 
     /// Returns true if rows arrived since the last freeze.
-    pub fn has_live_rows(&self) -> bool {
+    pub(crate) fn has_live_rows(&self) -> bool {
         self.lock().live.rows() > 0
     }
 
     /// Returns the number of days of the rows that arrived since the last freeze.
-    pub fn live_days(&self) -> usize {
+    pub(crate) fn live_days(&self) -> usize {
         self.lock().live.days()
     }
 
     /// Returns the oldest memtable that waits for a flush.
-    pub fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
+    pub(crate) fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
         self.lock().frozen.front().map(Arc::clone)
     }
 
     /// Applies a flush: adds its files and removes the oldest frozen memtable in one step.
-    pub fn flushed(&self, files: Arc<FileIndex>) {
+    pub(crate) fn flushed(&self, files: Arc<FileIndex>) {
         let mut contents = self.lock();
         contents.frozen.pop_front();
         contents.replace(files);
     }
 
     /// Applies a table version that holds the same rows in other files.
-    pub fn rewritten(&self, files: Arc<FileIndex>) {
+    pub(crate) fn rewritten(&self, files: Arc<FileIndex>) {
         self.lock().replace(files);
     }
 
     /// Returns the current files of the table.
-    pub fn files(&self) -> Arc<FileIndex> {
+    pub(crate) fn files(&self) -> Arc<FileIndex> {
         Arc::clone(&self.lock().files)
     }
 
     /// Returns every index that a query may read from now, including the current one.
-    pub fn held(&self) -> Vec<Arc<FileIndex>> {
+    pub(crate) fn held(&self) -> Vec<Arc<FileIndex>> {
         let contents = self.lock();
         contents
             .former
@@ -203,7 +203,7 @@ impl ViewCell {
     }
 
     /// Returns the rows and bytes that wait for a flush, and the arrival of the oldest live row.
-    pub fn memory(&self) -> (u64, u64, Option<i64>) {
+    pub(crate) fn memory(&self) -> (u64, u64, Option<i64>) {
         let contents = self.lock();
         let rows =
             contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();

@@ -114,7 +114,7 @@ impl Access {
 }
 
 /// Returns the hash under which a key is stored and looked up.
-pub fn hash(key: &str) -> String {
+pub(crate) fn hash(key: &str) -> String {
     hex::encode(Sha256::digest(key.as_bytes()))
 }
 

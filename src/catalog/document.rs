@@ -420,7 +420,7 @@ fn check_workspaces(organisation: &str, count: usize) -> Result<()> {
 
 /// Error for an organisation that does not exist or that the caller may not know of. Both cases
 /// have the same text.
-pub fn no_organisation(id: &str) -> Error {
+pub(crate) fn no_organisation(id: &str) -> Error {
     Error::not_found(format!("organisation `{}` does not exist", clip(id)))
 }
 

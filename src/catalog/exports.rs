@@ -21,7 +21,7 @@ use super::user_mentions::is_nothing;
 use crate::error::{Error, Result};
 use crate::plan::Terms;
 
-pub use files::LINK_SECONDS;
+pub(crate) use files::LINK_SECONDS;
 pub(super) use files::expires_at;
 
 mod files;

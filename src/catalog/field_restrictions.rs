@@ -189,7 +189,7 @@ fn place_of(column: &str) -> &str {
 }
 
 /// Returns true if a column contains bodies of calls.
-pub fn holds_bodies(column: &str) -> bool {
+pub(crate) fn holds_bodies(column: &str) -> bool {
     BODIES.contains(&column)
 }
 

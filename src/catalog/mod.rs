@@ -46,20 +46,23 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-pub use access::{Access, Scope, hash, key_text};
-pub use document::no_organisation;
+pub(crate) use access::hash;
+pub use access::{Access, Scope, key_text};
+pub(crate) use document::no_organisation;
 pub use dto::{CreatedKey, ErasureView, ExportView, KeyView, OrganisationView, PlanView};
 pub use erasures::{ErasureSelector, arrival};
-pub use exports::{Ended, ExportChange, ExportEnd, LINK_SECONDS};
-pub use field_restrictions::{Denied, holds_bodies};
-pub use identity::Identity;
+pub use exports::ExportChange;
+pub(crate) use exports::{Ended, ExportEnd, LINK_SECONDS};
+pub(crate) use field_restrictions::{Denied, holds_bodies};
+pub(crate) use identity::Identity;
 pub use keys::NewKey;
 pub use model::{
     Document, ErasureEntry, ExportFile, ExportJob, ExportStatus, Key, Organisation,
     RetentionChange, Share,
 };
-pub use saved::SavedFilterView;
-pub use share::{ShareLinkView, expiry as share_expiry};
+pub(crate) use saved::SavedFilterView;
+pub use share::ShareLinkView;
+pub(crate) use share::expiry as share_expiry;
 
 use crate::clock;
 use crate::error::{Error, Result};
@@ -444,12 +447,12 @@ async fn head(store: &Store) -> Result<Option<UpdateVersion>> {
 }
 
 /// Reads the document of a store. `None` if there is none yet.
-pub async fn read_document(store: &Store) -> Result<Option<Document>> {
+pub(crate) async fn read_document(store: &Store) -> Result<Option<Document>> {
     Ok(read(store).await?.map(|(document, _)| document))
 }
 
 /// Encodes a document for the store.
-pub fn encode(document: &Document) -> Result<Vec<u8>> {
+pub(crate) fn encode(document: &Document) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(document)
         .map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))
 }

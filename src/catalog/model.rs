@@ -11,7 +11,7 @@ use super::identity::Identity;
 use crate::config::Plan;
 
 /// Version of the document format. Format 1 had only keys; format 2 had no archived erasures.
-pub const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 3;
 
 /// The catalog document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::time;
 
 /// Default lifetime of a link, in seconds.
-pub const DEFAULT_SECONDS: i64 = 7 * 86_400;
+pub(crate) const DEFAULT_SECONDS: i64 = 7 * 86_400;
 /// Longest lifetime of a link, in seconds.
-pub const MAX_SECONDS: i64 = 30 * 86_400;
+pub(crate) const MAX_SECONDS: i64 = 30 * 86_400;
 /// Most open links of an organisation: they are part of a document that every change rewrites as a
 /// whole.
 const MAX_LINKS: usize = 500;
@@ -184,7 +184,7 @@ fn may_revoke(access: &Access, share: &Share) -> bool {
 }
 
 /// Returns the time of expiry of a link with the given lifetime.
-pub fn expiry(now: DateTime<Utc>, seconds: Option<i64>) -> Result<DateTime<Utc>> {
+pub(crate) fn expiry(now: DateTime<Utc>, seconds: Option<i64>) -> Result<DateTime<Utc>> {
     let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
     TimeDelta::try_seconds(seconds).and_then(|long| now.checked_add_signed(long)).ok_or_else(|| {
         Error::invalid(format!(

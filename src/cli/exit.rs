@@ -9,7 +9,7 @@ use gatelog::error::{Error, ErrorKind, Result};
 
 /// Result of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub(crate) enum Done {
     /// The command did everything.
     Success,
     /// The command ran to its end and found problems: damage that `doctor` reports, records that
@@ -36,7 +36,7 @@ Exit codes:
   130  stopped by Ctrl-C; acknowledged records are kept";
 
 /// Prints the error of a command, once, and returns the exit code.
-pub fn exit(result: Result<Done>) -> ExitCode {
+pub(crate) fn exit(result: Result<Done>) -> ExitCode {
     match result {
         Ok(Done::Success) => ExitCode::SUCCESS,
         Ok(Done::Problems) => ExitCode::from(1),

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use exit::{Done, exit};
+pub(crate) use exit::{Done, exit};
 use settings::{Context, Global};
 
 use gatelog::error::Result;
@@ -53,7 +53,7 @@ use gatelog::error::Result;
     disable_help_subcommand = false,
     after_help = exit::AFTER_HELP
 )]
-pub struct Command {
+pub(crate) struct Command {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -82,7 +82,7 @@ enum Verb {
 
 /// Parses the command line. Help, the version and usage errors are printed here and returned as an
 /// exit code.
-pub fn parse() -> Result<Command, ExitCode> {
+pub(crate) fn parse() -> Result<Command, ExitCode> {
     Command::try_parse().map_err(|usage| {
         // Help goes to stdout. A closed pipe there is not an error.
         let _ = usage.print();
@@ -93,14 +93,14 @@ pub fn parse() -> Result<Command, ExitCode> {
 /// Prepares a command: commands in its messages name the data that it works on, and the log of the
 /// program goes to stderr, as `-q`, `--log-format` and `GATELOG_LOG` say. A server logs more than a
 /// command.
-pub fn start(command: &Command) -> Result<()> {
+pub(crate) fn start(command: &Command) -> Result<()> {
     output::set_place(command.global.place());
     let serves = matches!(command.verb, Verb::Serve(_) | Verb::Demo(_));
     command.global.start_tracing(serves)
 }
 
 /// Runs the command.
-pub async fn run(command: Command) -> Result<Done> {
+pub(crate) async fn run(command: Command) -> Result<Done> {
     let context = Context::resolve(&command.global)?;
     match command.verb {
         Verb::Demo(args) => demo::run(context, args).await,

@@ -35,7 +35,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use super::sums::{self, Entry, Part, TRAILER};
 
 /// Text in every error about a part that does not match its checksum, however the error is wrapped.
-pub const HARMED: &str = "its checksum does not match";
+pub(crate) const HARMED: &str = "its checksum does not match";
 /// Parts of a file that are named one by one if they are damaged.
 const MAX_PARTS: usize = 5;
 /// Bytes that verification of a whole file reads at a time, unless a part is larger.
@@ -43,14 +43,14 @@ const READ_BYTES: u64 = 1 << 20;
 
 /// Creates readers that verify what they read.
 #[derive(Debug)]
-pub struct CheckedReaderFactory {
+pub(crate) struct CheckedReaderFactory {
     store: Arc<dyn ObjectStore>,
     cache: Arc<FileMetadataCache>,
 }
 
 impl CheckedReaderFactory {
     /// Creates a factory for readers of files in a store, which share a cache of footers.
-    pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<FileMetadataCache>) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, cache: Arc<FileMetadataCache>) -> Self {
         Self { store, cache }
     }
 }
@@ -391,7 +391,7 @@ impl ObjectStore for Checked {
 
 /// Result of verifying a whole file.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verified {
+pub(crate) enum Verified {
     /// The file has no checksums that this version knows. Only its end was read.
     Without,
     /// Everything matches. Holds the number of rows.
@@ -401,7 +401,7 @@ pub enum Verified {
 }
 
 /// Lists the first few damaged parts of a file, and how many more there are.
-pub fn listed(parts: &[String]) -> String {
+pub(crate) fn listed(parts: &[String]) -> String {
     let first = parts.iter().take(MAX_PARTS).cloned().collect::<Vec<_>>().join("; ");
     match parts.len().saturating_sub(MAX_PARTS) {
         0 => first,
@@ -425,7 +425,11 @@ fn names_checksums(footer: &[u8]) -> bool {
 }
 
 /// Reads a whole file, a megabyte or one part at a time, and verifies its checksums.
-pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Result<Verified> {
+pub(crate) async fn verify(
+    store: &dyn ObjectStore,
+    location: &Path,
+    size: u64,
+) -> Result<Verified> {
     let one = |what: String| Ok(Verified::Harmed(vec![what]));
     let trailer_at = size.saturating_sub(TRAILER as u64);
     let trailer = store.get_range(location, trailer_at..size).await?;

@@ -8,7 +8,7 @@
 //! Every page has a CRC, and the footer has checksums of the whole file, which reads verify
 //! ([`checked`]). For records, the footer also marks those that are open ([`OpenRows`]).
 
-pub mod checked;
+pub(crate) mod checked;
 mod encoder;
 mod open_rows;
 mod pages;
@@ -30,7 +30,7 @@ use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use encoder::Encoder;
-pub use open_rows::{OpenRecords, OpenRows};
+pub(crate) use open_rows::{OpenRecords, OpenRows};
 
 use crate::error::{Error, Result};
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
@@ -50,7 +50,7 @@ const SLICES_A_GROUP: usize = 4;
 
 /// Partition of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Partition {
+pub(crate) struct Partition {
     /// UTC day, in days since 1970-01-01.
     pub date: i32,
     /// Days to keep the rows. 0 means for ever.
@@ -58,7 +58,7 @@ pub struct Partition {
 }
 
 /// Writer of one file.
-pub struct DataFileWriter {
+pub(crate) struct DataFileWriter {
     encoder: Encoder,
     file: DataFile,
     schema: SchemaRef,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for DataFileWriter {
 
 impl DataFileWriter {
     /// Starts file `id` in a partition of the table.
-    pub fn start(
+    pub(crate) fn start(
         table: &Table,
         partition: Partition,
         id: Uuid,
@@ -89,7 +89,7 @@ impl DataFileWriter {
     }
 
     /// Starts a file whose name marks it as sealed.
-    pub fn start_sealed(
+    pub(crate) fn start_sealed(
         table: &Table,
         partition: Partition,
         id: Uuid,
@@ -146,13 +146,13 @@ impl DataFileWriter {
 
     /// Sets which of the records are open. None is by default.
     #[must_use]
-    pub fn with_open(self, open: OpenRecords) -> Self {
+    pub(crate) fn with_open(self, open: OpenRecords) -> Self {
         Self { open, ..self }
     }
 
     /// Appends rows. The batch must start with the file's columns, in order; further columns are
     /// ignored.
-    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(crate) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -174,22 +174,22 @@ impl DataFileWriter {
 
     /// Returns the bytes of the file so far. Open pages, of a megabyte at most, count before
     /// compression.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.encoder.bytes() as u64
     }
 
     /// Returns the memory of the open row group in bytes.
-    pub fn buffered(&self) -> usize {
+    pub(crate) fn buffered(&self) -> usize {
         self.encoder.buffered()
     }
 
     /// Ends the open row group, which frees its memory.
-    pub async fn end_row_group(&mut self) -> Result<()> {
+    pub(crate) async fn end_row_group(&mut self) -> Result<()> {
         self.encoder.end_row_group().await.map_err(|cause| self.failed(cause))
     }
 
     /// Ends the file. When this returns, the file is stored.
-    pub async fn finish(mut self) -> Result<DataFile> {
+    pub(crate) async fn finish(mut self) -> Result<DataFile> {
         let bits = self.open_bits.take().map(BooleanBufferBuilder::build);
         let entry = bits.map(|bits| OpenRows::from_bits(bits).entry()).transpose();
         let entry = entry.map_err(|cause| self.failed(cause))?;

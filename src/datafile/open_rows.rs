@@ -33,7 +33,7 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// Open records of a file by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenRows {
+pub(crate) enum OpenRows {
     /// No record is open.
     Nothing,
     /// Every record is open, or the file does not say.
@@ -44,7 +44,7 @@ pub enum OpenRows {
 
 impl OpenRows {
     /// Creates the marks of rows from one bit per row.
-    pub fn from_bits(bits: BooleanBuffer) -> Self {
+    pub(crate) fn from_bits(bits: BooleanBuffer) -> Self {
         match bits.count_set_bits() {
             0 => Self::Nothing,
             open if open == bits.len() => Self::All,
@@ -53,7 +53,7 @@ impl OpenRows {
     }
 
     /// Reads the marks of a file from its footer.
-    pub fn from_footer(metadata: &ParquetMetaData) -> Self {
+    pub(crate) fn from_footer(metadata: &ParquetMetaData) -> Self {
         let file = metadata.file_metadata();
         let entries = file.key_value_metadata();
         let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == KEY));
@@ -63,7 +63,7 @@ impl OpenRows {
     }
 
     /// Returns the number of open records among `rows` rows.
-    pub fn count(&self, rows: u64) -> u64 {
+    pub(crate) fn count(&self, rows: u64) -> u64 {
         match self {
             Self::Nothing => 0,
             Self::All => rows,
@@ -72,7 +72,7 @@ impl OpenRows {
     }
 
     /// Returns true if the record of a row is open.
-    pub fn is_open(&self, row: usize) -> bool {
+    pub(crate) fn is_open(&self, row: usize) -> bool {
         match self {
             Self::Nothing => false,
             Self::All => true,
@@ -111,7 +111,7 @@ fn parsed(value: &str, rows: usize) -> Option<OpenRows> {
 
 /// Open records among those that are written to files, whichever file and row they come to.
 #[derive(Clone, Debug, Default)]
-pub enum OpenRecords {
+pub(crate) enum OpenRecords {
     /// No record is open.
     #[default]
     Nothing,
@@ -123,7 +123,7 @@ pub enum OpenRecords {
 
 /// The smaller part of some records: either those that are open or those that are not.
 #[derive(Debug)]
-pub struct OpenList {
+pub(crate) struct OpenList {
     hasher: KeyHasher,
     keys: HashSet<u128>,
     are_open: bool,
@@ -131,12 +131,12 @@ pub struct OpenList {
 
 impl OpenRecords {
     /// Creates a list of the open records by key.
-    pub fn from_open(hasher: &KeyHasher, keys: HashSet<u128>) -> Self {
+    pub(crate) fn from_open(hasher: &KeyHasher, keys: HashSet<u128>) -> Self {
         if keys.is_empty() { Self::Nothing } else { Self::listed(hasher, keys, true) }
     }
 
     /// Creates a list of the records by key that are not open, while all others are.
-    pub fn from_closed(hasher: &KeyHasher, keys: HashSet<u128>) -> Self {
+    pub(crate) fn from_closed(hasher: &KeyHasher, keys: HashSet<u128>) -> Self {
         if keys.is_empty() { Self::All } else { Self::listed(hasher, keys, false) }
     }
 

@@ -1,5 +1,5 @@
-//! Appends in two steps: a caller that reads a body builds the batches on the threads that parse it,
-//! and appends them one after the other.
+//! Appends in two steps: a caller that reads a body builds the batches on the threads that parse
+//! it, and appends them one after the other.
 
 use arrow::array::RecordBatch;
 

@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 
 use tokio::sync::mpsc;
 
-use super::writer::Command;
 use crate::limits::Holder;
 
 /// An append of the queue.
 pub(super) trait Queued: Sized {
+    /// Commands of the channel that appends arrive in.
+    type Command;
+
     /// Takes the append out of a command, or returns the command if it is of another kind.
-    fn from_command(command: Command) -> Result<Self, Command>;
+    fn from_command(command: Self::Command) -> Result<Self, Self::Command>;
 
     /// Returns the organisation whose turn the append takes.
     fn holder(&self) -> &Holder;
@@ -37,8 +39,8 @@ impl<T: Queued> FairQueue<T> {
     /// kind, which must follow the appends before it; later commands stay in the channel.
     pub(super) fn fill(
         &mut self,
-        commands: &mut mpsc::UnboundedReceiver<Command>,
-    ) -> Option<Command> {
+        commands: &mut mpsc::UnboundedReceiver<T::Command>,
+    ) -> Option<T::Command> {
         while let Ok(command) = commands.try_recv() {
             match T::from_command(command) {
                 Ok(append) => self.push(append),
@@ -82,7 +84,9 @@ mod tests {
     struct Fake(Holder, u32, usize);
 
     impl Queued for Fake {
-        fn from_command(command: Command) -> Result<Self, Command> {
+        type Command = &'static str;
+
+        fn from_command(command: Self::Command) -> Result<Self, Self::Command> {
             Err(command)
         }
 
@@ -121,11 +125,11 @@ mod tests {
     #[test]
     fn a_command_of_another_kind_ends_the_filling() {
         let (sender, mut commands) = mpsc::unbounded_channel();
-        sender.send(Command::Settle).unwrap();
-        sender.send(Command::Close).unwrap();
+        sender.send("freeze").unwrap();
+        sender.send("close").unwrap();
         let mut queue = FairQueue::new(fake("acme", 0, 10));
-        assert!(matches!(queue.fill(&mut commands), Some(Command::Settle)));
-        assert!(matches!(queue.fill(&mut commands), Some(Command::Close)));
+        assert_eq!(queue.fill(&mut commands), Some("freeze"));
+        assert_eq!(queue.fill(&mut commands), Some("close"));
         assert!(queue.fill(&mut commands).is_none());
         assert_eq!(numbers(queue.take_group(1)), [0]);
         assert!(queue.take_group(1).is_none());

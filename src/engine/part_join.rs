@@ -58,6 +58,8 @@ struct Sorted {
 }
 
 impl Queued for Parts {
+    type Command = Command;
+
     fn from_command(command: Command) -> Result<Self, Command> {
         match command {
             Command::Parts(parts) => Ok(*parts),

@@ -92,6 +92,8 @@ pub(super) struct Append {
 }
 
 impl Queued for Append {
+    type Command = Command;
+
     fn from_command(command: Command) -> Result<Self, Command> {
         match command {
             Command::Append(append) => Ok(*append),
@@ -271,7 +273,7 @@ impl Writer {
 
     /// Writes the first append and the waiting ones in groups, in which organisations take turns.
     /// Returns the first command of another kind, which comes after them.
-    fn append_groups<T: Queued>(
+    fn append_groups<T: Queued<Command = Command>>(
         &mut self,
         first: T,
         commands: &mut mpsc::UnboundedReceiver<Command>,

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Erasures, Row, Rules};
 
 /// Returns the current rules.
-pub type LatestRules = Arc<dyn Fn() -> Arc<Rules> + Send + Sync>;
+pub(crate) type LatestRules = Arc<dyn Fn() -> Arc<Rules> + Send + Sync>;
 
 /// Columns that identify erased rows, with their names in the batches of an export.
 const COLUMNS: [(&str, &str); 4] = [

@@ -11,7 +11,7 @@ const MAX_NAME_BYTES: usize = 16 << 10;
 
 /// Organisations whose records were written so far.
 #[derive(Debug, Default)]
-pub struct Organisations(Mutex<Noted>);
+pub(crate) struct Organisations(Mutex<Noted>);
 
 #[derive(Debug, Default)]
 struct Noted {
@@ -23,7 +23,7 @@ struct Noted {
 
 impl Organisations {
     /// Returns the names, or `None` if they are incomplete.
-    pub fn names(&self) -> Option<BTreeSet<String>> {
+    pub(crate) fn names(&self) -> Option<BTreeSet<String>> {
         let noted = self.0.lock();
         (!noted.is_incomplete).then(|| noted.names.clone())
     }

@@ -18,7 +18,7 @@ const FURTHER: [&str; 3] = ["page_size", "current_page", "created_at"];
 
 /// Selection of the records of an export job, in the order of exports.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// Condition that the records match.
     pub filter: Filter,
     /// Number of records to skip.
@@ -29,7 +29,7 @@ pub struct Selection {
 
 impl Selection {
     /// Parses `filters`. Numbers may be strings. Null and empty values are ignored.
-    pub fn read(fields: &Map<String, Value>) -> Result<Self> {
+    pub(crate) fn read(fields: &Map<String, Value>) -> Result<Self> {
         let known = || FILTER_NAMES.split(", ").chain(FURTHER);
         let given = |value: &Value| !value.is_null() && value != "";
         let is_unknown = |name: &str| known().all(|known| known != name);

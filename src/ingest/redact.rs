@@ -16,7 +16,7 @@ use crate::record::json::{unquote, value_end, write_string};
 
 /// The rules of a configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Redact {
+pub(crate) struct Redact {
     rules: Vec<Rule>,
     /// Patterns of the rules without paths, and the rule of each.
     everywhere: RegexSet,
@@ -39,7 +39,7 @@ struct Going<'r> {
 
 impl Redact {
     /// Compiles rules.
-    pub fn new(rules: &config::Redact) -> Result<Self> {
+    pub(crate) fn new(rules: &config::Redact) -> Result<Self> {
         let mut compiled = Self::default();
         let mut patterns = Vec::new();
         for (name, rule) in &rules.0 {
@@ -83,12 +83,12 @@ impl Redact {
     }
 
     /// Returns true if there are no rules.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
     /// Applies the rules to a record.
-    pub fn apply(&self, record: &mut Record) {
+    pub(crate) fn apply(&self, record: &mut Record) {
         if self.is_empty() {
             return;
         }

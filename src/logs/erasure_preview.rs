@@ -36,7 +36,7 @@ pub struct Erasing {
 }
 
 /// Determines the extent of an erasure of these records of an organisation.
-pub async fn erasing(
+pub(crate) async fn erasing(
     queries: &Queries,
     query_context: QueryContext,
     organisation: &str,

@@ -89,7 +89,7 @@ impl FeedbackAsk {
 
 /// Returns the feedback with this id. If several organisations have that id, returns the newest, or
 /// the one of `organisation`.
-pub async fn get(
+pub(crate) async fn get(
     queries: &Queries,
     query_context: QueryContext,
     id: &str,
@@ -105,7 +105,7 @@ pub async fn get(
 }
 
 /// Returns a page of feedback, and the start of the next page.
-pub async fn list(
+pub(crate) async fn list(
     queries: &Queries,
     query_context: QueryContext,
     ask: &FeedbackAsk,
@@ -137,7 +137,7 @@ pub async fn list(
 }
 
 /// Returns the feedback on a record.
-pub async fn feedback_of_log(
+pub(crate) async fn feedback_of_log(
     queries: &Queries,
     query_context: QueryContext,
     record: &Record,
@@ -163,7 +163,7 @@ pub async fn feedback_of_log(
 }
 
 /// Returns the weighted feedback of each record, with one query for all of them.
-pub async fn means(
+pub(crate) async fn means(
     queries: &Queries,
     query_context: QueryContext,
     records: &[Record],
@@ -196,7 +196,7 @@ pub async fn means(
 /// Returns the places of the logs with these ids, by id, oldest first, with logs of no workspace
 /// last. Logs beyond the reader's scope are left out. LiteLLM's id of a call stands for the
 /// attempts of the call, of which a successful one comes last.
-pub async fn places(
+pub(crate) async fn places(
     queries: &Queries,
     query_context: QueryContext,
     ids: &[String],
@@ -246,7 +246,7 @@ async fn add_places(
 }
 
 /// Returns feedback in the form of API answers.
-pub fn shown(feedback: &Feedback) -> Value {
+pub(crate) fn shown(feedback: &Feedback) -> Value {
     let metadata: Map<String, Value> = feedback
         .metadata
         .iter()

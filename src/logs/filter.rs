@@ -277,7 +277,7 @@ impl Filter {
 
 impl Condition {
     /// Adds a value and returns its placeholder.
-    pub fn bind(&mut self, value: ScalarValue) -> String {
+    pub(crate) fn bind(&mut self, value: ScalarValue) -> String {
         let name = format!("f{}", self.params.len());
         let placeholder = format!("${name}");
         self.params.push((name, value));
@@ -285,12 +285,12 @@ impl Condition {
     }
 
     /// Returns `with logs as (…) `, or an empty text. Within it, `logs` is the whole table.
-    pub fn with(&self) -> String {
+    pub(crate) fn with(&self) -> String {
         self.logs.map(|logs| format!("with logs as (\n{logs}\n)\n")).unwrap_or_default()
     }
 
     /// Returns `where …`, or an empty text.
-    pub fn clause(&self) -> String {
+    pub(crate) fn clause(&self) -> String {
         if self.parts.is_empty() {
             String::new()
         } else {

@@ -22,7 +22,7 @@ const LABELS: [(&str, &[&str]); 4] = [
 ];
 
 /// Removes withheld columns from a record.
-pub fn hide(record: &mut Record, withheld: &[String]) {
+pub(crate) fn hide(record: &mut Record, withheld: &[String]) {
     for name in withheld {
         match name.as_str() {
             "request.body" => record.request.body = None,
@@ -71,7 +71,7 @@ pub(super) fn labels(record: &Record, withheld: &[String]) -> serde_json::Result
 }
 
 /// Returns the labels of a record that reveal no withheld column.
-pub fn shown_labels(record: &Record, withheld: &[String]) -> Vec<String> {
+pub(crate) fn shown_labels(record: &Record, withheld: &[String]) -> Vec<String> {
     let labels = labels(record, withheld).unwrap_or_default();
     LABELS.iter().filter_map(|(label, _)| labels[*label].as_str()).map(str::to_owned).collect()
 }
@@ -85,7 +85,7 @@ fn hide_labels(status: &mut Value, withheld: &[String]) {
 }
 
 /// Returns true if feedback on a record would reveal a withheld column, such as its trace.
-pub fn is_feedback_withheld(withheld: &[String]) -> bool {
+pub(crate) fn is_feedback_withheld(withheld: &[String]) -> bool {
     RATED_COLUMNS.iter().any(|column| is_withheld(column, withheld))
 }
 

@@ -163,7 +163,7 @@ metrics! {
 ///
 /// `withheld` names the columns that the reader may not see. They have been removed from the
 /// record.
-pub fn object(
+pub(crate) fn object(
     record: &Record,
     organisation_name: Option<&str>,
     log_feedback: &LogFeedback,
@@ -232,12 +232,12 @@ pub const ROUTE_WORDS: [&str; 5] = ["enterprise", "exports", "filters", "groups"
 pub const ID_IN_QUERY: &str = "-";
 
 /// Returns the path of a record's own URL, with the query that it may need.
-pub fn own_url(id: &str) -> String {
+pub(crate) fn own_url(id: &str) -> String {
     url_of("/logs/", id, "", is_dots(id))
 }
 
 /// Returns the URL of a log in the API, `/v1/logs/{id}`, with a suffix after the id.
-pub fn api_url(id: &str, behind: &str) -> String {
+pub(crate) fn api_url(id: &str, behind: &str) -> String {
     url_of("/v1/logs/", id, behind, is_dots(id) || ROUTE_WORDS.contains(&id))
 }
 

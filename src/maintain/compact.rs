@@ -22,7 +22,7 @@ const SECONDS_A_DAY: i64 = 86_400;
 
 /// Files of one partition to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merge {
+pub(crate) struct Merge {
     /// Date of the partition.
     pub date: i32,
     /// Retention of the partition in days.
@@ -35,7 +35,7 @@ pub struct Merge {
 
 impl Merge {
     /// Returns the total size of the files in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         bytes(&self.files)
     }
 }
@@ -43,7 +43,12 @@ impl Merge {
 type Files = Vec<Arc<DataFile>>;
 
 /// Returns the merges that are due, oldest day first. Skips files that the rules drop or rewrite.
-pub fn plan(now: DateTime<Utc>, index: &FileIndex, rules: &Rules, policy: Policy) -> Vec<Merge> {
+pub(crate) fn plan(
+    now: DateTime<Utc>,
+    index: &FileIndex,
+    rules: &Rules,
+    policy: Policy,
+) -> Vec<Merge> {
     let today = i32::try_from(now.timestamp().div_euclid(SECONDS_A_DAY)).unwrap_or(i32::MAX);
     let mut merges = Vec::new();
     for ((date, retention_days), files) in index.partitions() {

@@ -10,7 +10,7 @@ use crate::table::{Commit, DataFile, FileIndex, Table};
 
 /// Actions that the rules require on the files of the table, oldest day first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expiry {
+pub(crate) struct Expiry {
     /// Files without any visible row.
     pub drop: Vec<Arc<DataFile>>,
     /// Files that may hold rows of another class than their own, or rows to be erased.
@@ -18,7 +18,7 @@ pub struct Expiry {
 }
 
 /// Returns the files that must leave the table, and those that must be read and possibly rewritten.
-pub fn plan_expiry(now: DateTime<Utc>, index: &FileIndex, rules: &Rules) -> Expiry {
+pub(crate) fn plan_expiry(now: DateTime<Utc>, index: &FileIndex, rules: &Rules) -> Expiry {
     let mut expiry = Expiry::default();
     for file in index.iter() {
         match disposition(file, rules, now.timestamp_micros()) {
@@ -49,7 +49,10 @@ pub(super) fn disposition(file: &DataFile, rules: &Rules, now_micros: i64) -> Di
 
 /// Removes files from the table in one commit and returns the new index. If another writer already
 /// removed one of them, nothing is removed ([`crate::ErrorKind::NotFound`]): plan again.
-pub async fn commit_dropped(table: &Table, files: &[Arc<DataFile>]) -> Result<Arc<FileIndex>> {
+pub(crate) async fn commit_dropped(
+    table: &Table,
+    files: &[Arc<DataFile>],
+) -> Result<Arc<FileIndex>> {
     table
         .commit(Commit {
             add: Vec::new(),

@@ -25,7 +25,7 @@ const MERGE_ROWS: usize = 512;
 const RUN_ZSTD_LEVEL: i32 = 1;
 
 /// Replaces the inputs of a merge with the merged files and returns the new index.
-pub async fn commit_merged(
+pub(crate) async fn commit_merged(
     table: &Table,
     merge: &Merge,
     joined: Vec<DataFile>,
@@ -43,7 +43,7 @@ pub async fn commit_merged(
 
 /// Merges files into sorted files that are not yet part of the table. The result is one file, or,
 /// if the merge seals more than the target size, several with disjoint ranges of the sort key.
-pub async fn write_merged(
+pub(crate) async fn write_merged(
     tools: Tools<'_>,
     merge: &Merge,
     now: DateTime<Utc>,

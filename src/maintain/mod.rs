@@ -38,9 +38,9 @@ mod tools;
 #[cfg(test)]
 mod tests;
 
-pub use compact::{Merge, plan};
-pub use expire::{commit_dropped, plan_expiry};
-pub use merge::{commit_merged, write_merged};
-pub use open::with_marks;
-pub use rewrite::{commit_replaced, commit_rewritten, rewrite, rewrite_without};
-pub use tools::{Policy, Tools};
+pub(crate) use compact::{Merge, plan};
+pub(crate) use expire::{commit_dropped, plan_expiry};
+pub(crate) use merge::{commit_merged, write_merged};
+pub(crate) use open::with_marks;
+pub(crate) use rewrite::{commit_replaced, commit_rewritten, rewrite, rewrite_without};
+pub(crate) use tools::{Policy, Tools};

@@ -76,7 +76,7 @@ pub(super) async fn open_records_up_to(
 
 /// Reads columns of the records of a file, each batch with one bit per row that is set if its
 /// record is open.
-pub async fn with_marks(
+pub(crate) async fn with_marks(
     queries: &Queries,
     file: &DataFile,
     marks: OpenRows,

@@ -30,11 +30,11 @@ const LOOK_ROWS: usize = 8192;
 const WRITE_ROWS: usize = 512;
 
 /// A row of a file in the form that the rules check, and its workspace.
-pub type Found<'a> = (Row<'a>, Option<&'a str>);
+pub(crate) type Found<'a> = (Row<'a>, Option<&'a str>);
 
 /// Result of rewriting a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rewrite {
+pub(crate) struct Rewrite {
     /// Files with the remaining rows, at most one per class. Empty if no row remains.
     pub add: Vec<DataFile>,
     /// Number of rows that moved to another class.
@@ -52,14 +52,14 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// Returns the number of rows that left the table.
-    pub fn gone(&self) -> u64 {
+    pub(crate) fn gone(&self) -> u64 {
         self.expired + self.replaced + self.erased.iter().map(|(_, rows)| rows).sum::<u64>()
     }
 }
 
 /// Replaces files with their rewrites in one commit and returns the new index. `rewrites` are in
 /// the order of `files`.
-pub async fn commit_rewritten(
+pub(crate) async fn commit_rewritten(
     table: &Table,
     files: &[Arc<DataFile>],
     rewrites: Vec<Rewrite>,
@@ -77,7 +77,7 @@ pub async fn commit_rewritten(
 
 /// Replaces files with their rewrites, and adds the files of the replacement rows, in one commit.
 /// Returns the new index.
-pub async fn commit_replaced(
+pub(crate) async fn commit_replaced(
     table: &Table,
     files: &[Arc<DataFile>],
     rewrites: Vec<Rewrite>,
@@ -93,7 +93,7 @@ pub async fn commit_replaced(
 
 /// Writes the remaining rows of a file to new files that are not yet part of the table. The result
 /// is [`Rewrite::untouched`] if all rows stay.
-pub async fn rewrite(
+pub(crate) async fn rewrite(
     tools: Tools<'_>,
     file: &DataFile,
     rules: &Rules,
@@ -106,7 +106,7 @@ pub async fn rewrite(
 
 /// Writes the remaining rows of a file as [`rewrite`] does, without the rows that other rows
 /// replace.
-pub async fn rewrite_without(
+pub(crate) async fn rewrite_without(
     tools: Tools<'_>,
     file: &DataFile,
     is_replaced: impl Fn(Found<'_>) -> bool + Send + Sync,

@@ -26,7 +26,7 @@ pub(super) const QUIET_MS: i64 = 10 * 60 * 1000;
 
 /// Goals of compaction.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Target file size. Today's files of at least this size are left alone.
     pub target_bytes: u64,
     /// zstd level of files in days that are not sealed.
@@ -39,7 +39,7 @@ pub struct Policy {
 
 impl Policy {
     /// Creates the policy of a configuration, for scheduled maintenance.
-    pub fn from_config(config: &Config) -> Self {
+    pub(crate) fn from_config(config: &Config) -> Self {
         Self {
             target_bytes: config.compact_target_bytes,
             zstd_level: i32::try_from(config.zstd_level).unwrap_or(3),
@@ -50,14 +50,14 @@ impl Policy {
 
     /// Returns the policy for maintenance on request, which does not wait for quiet days.
     #[must_use]
-    pub fn at_once(self) -> Self {
+    pub(crate) fn at_once(self) -> Self {
         Self { quiet_ms: 0, ..self }
     }
 }
 
 /// Dependencies of work on files.
 #[derive(Clone, Copy, Debug)]
-pub struct Tools<'a> {
+pub(crate) struct Tools<'a> {
     /// Table to maintain.
     pub table: &'a Table,
     /// Reader of the files.
@@ -68,7 +68,7 @@ pub struct Tools<'a> {
 
 impl Tools<'_> {
     /// Runs a statement over exactly these files. It sees all rows as they are stored.
-    pub async fn read(
+    pub(crate) async fn read(
         self,
         files: impl IntoIterator<Item = DataFile>,
         text: &str,
@@ -80,7 +80,7 @@ impl Tools<'_> {
 
     /// Runs a statement that reads all columns over these files, in batches of at most `most_rows`
     /// rows. Batches of big rows are smaller, down to single rows.
-    pub async fn read_whole(
+    pub(crate) async fn read_whole(
         self,
         files: impl IntoIterator<Item = DataFile>,
         text: &str,

@@ -52,7 +52,7 @@ macro_rules! with_columns {
 /// Bodies and headers are those of the content part; metadata is that of both. If either part
 /// belongs to a call that must not be tracked, so does the record, and content of a part that did
 /// not know this is dropped.
-pub fn join(mut figures: Record, mut content: Record) -> Record {
+pub(crate) fn join(mut figures: Record, mut content: Record) -> Record {
     let untracked =
         [&figures, &content].iter().any(|part_kind| part_kind.do_not_track == Some(true));
     for part_kind in [&mut figures, &mut content] {
@@ -96,7 +96,7 @@ fn keep_first(pairs: &mut Vec<(String, String)>) {
 
 /// Returns true if a fragment has the outcome of the call. Other fragments only have content, and
 /// may arrive while the call is running.
-pub fn has_outcome(fragment: &Record) -> bool {
+pub(crate) fn has_outcome(fragment: &Record) -> bool {
     fragment.is_success.is_some()
 }
 
@@ -129,7 +129,7 @@ fn fill(record: &mut Record, part: &Record) {
 /// nothing. Each part is read once, however many there are.
 ///
 /// If one part forbids keeping any content of the call, the content of the others is dropped.
-pub fn join_all<'p>(parts: impl IntoIterator<Item = (RecordPart, &'p Record)>) -> Record {
+pub(crate) fn join_all<'p>(parts: impl IntoIterator<Item = (RecordPart, &'p Record)>) -> Record {
     let parts: Vec<(RecordPart, &Record)> = parts.into_iter().collect();
     let mut record = figures_of(parts.iter().map(|(_, part)| *part));
     let is_untracked = record.do_not_track == Some(true);
@@ -152,7 +152,7 @@ pub fn join_all<'p>(parts: impl IntoIterator<Item = (RecordPart, &'p Record)>) -
 }
 
 /// Joins the columns of parts without their metadata and messages, which may be large.
-pub fn figures_of<'p>(parts: impl IntoIterator<Item = &'p Record>) -> Record {
+pub(crate) fn figures_of<'p>(parts: impl IntoIterator<Item = &'p Record>) -> Record {
     let mut parts = parts.into_iter();
     let mut record = Record::default();
     let Some(first) = parts.next() else { return record };
@@ -203,7 +203,7 @@ fn message_of<'p>(messages: impl Iterator<Item = (RecordPart, bool, &'p Message)
     clippy::needless_pass_by_value,
     reason = "tests write the fragments where they are joined"
 )]
-pub fn unite(first: Record, more: Record) -> Record {
+pub(crate) fn unite(first: Record, more: Record) -> Record {
     join_all([(RecordPart::Fragment, &first), (RecordPart::Fragment, &more)])
 }
 

@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// Relation of an arriving part to the waiting ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// The part has new content, or is the first of its record.
     New,
     /// The part has arrived before.
@@ -32,7 +32,7 @@ pub enum Admission {
 
 /// Waiting parts, by the key of their record.
 #[derive(Debug)]
-pub struct JoinBuffer<R> {
+pub(crate) struct JoinBuffer<R> {
     record_parts: HashMap<u128, Pending<R>>,
     /// Ends of the waits, the earliest first.
     order: BTreeSet<(i64, u128)>,
@@ -43,7 +43,7 @@ pub struct JoinBuffer<R> {
 
 /// The parts of a record that have arrived, and the record that they form.
 #[derive(Debug)]
-pub struct SoFar {
+pub(crate) struct SoFar {
     /// The parts in the order of their times.
     parts: Vec<Arc<Record>>,
     until_micros: i64,
@@ -57,7 +57,7 @@ impl SoFar {
 
     /// Returns the record so far. The first call joins the parts, which takes time in proportion to
     /// their size.
-    pub fn record(&self) -> &Arc<Record> {
+    pub(crate) fn record(&self) -> &Arc<Record> {
         match &self.parts[..] {
             [one] => one,
             parts => self.joined.get_or_init(|| {
@@ -67,28 +67,28 @@ impl SoFar {
     }
 
     /// Returns the columns of the record so far, without metadata and messages.
-    pub fn figures(&self) -> Record {
+    pub(crate) fn figures(&self) -> Record {
         figures_of(self.parts.iter().map(|part| &**part))
     }
 
     /// Returns the end of the wait for more parts, in µs since 1970-01-01.
-    pub fn until_micros(&self) -> i64 {
+    pub(crate) fn until_micros(&self) -> i64 {
         self.until_micros
     }
 
     /// Returns true if a part forbids keeping any content of the call.
-    pub fn is_untracked(&self) -> bool {
+    pub(crate) fn is_untracked(&self) -> bool {
         self.parts.iter().any(|part| part.do_not_track == Some(true))
     }
 
     /// Returns true if a part has any content of the call.
-    pub fn has_content(&self) -> bool {
+    pub(crate) fn has_content(&self) -> bool {
         self.parts.iter().any(|part| has_content(part))
     }
 }
 
 /// Returns true if the part has any content of the call.
-pub fn has_content(part: &Record) -> bool {
+pub(crate) fn has_content(part: &Record) -> bool {
     [&part.request, &part.response]
         .into_iter()
         .any(|message| message.body.is_some() || message.headers.is_some())
@@ -174,7 +174,7 @@ fn place(fragment: &Record) -> (bool, bool, Option<DateTime<Utc>>) {
 
 /// A record that no longer waits.
 #[derive(Debug)]
-pub struct Joined<R> {
+pub(crate) struct Joined<R> {
     /// Key of the record.
     pub key: u128,
     /// The record.
@@ -198,7 +198,7 @@ impl<R> Default for JoinBuffer<R> {
 
 impl<R> JoinBuffer<R> {
     /// Returns the relation of a part, given its fingerprint, to the waiting ones.
-    pub fn fit(&self, key: u128, part_kind: RecordPart, print: u128) -> Admission {
+    pub(crate) fn fit(&self, key: u128, part_kind: RecordPart, print: u128) -> Admission {
         let Some(waits) = self.record_parts.get(&key) else { return Admission::New };
         let is_same_kind = waits.part_kind == part_kind;
         if is_same_kind && (part_kind != RecordPart::Fragment || waits.prints.contains(&print)) {
@@ -211,7 +211,7 @@ impl<R> JoinBuffer<R> {
     /// the first. A fragment is added to the fragments that are there; the record then waits until
     /// the earlier of their ends, unless it is large enough. A fragment that has arrived before is
     /// dropped.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         key: u128,
         part_kind: RecordPart,
@@ -262,7 +262,7 @@ impl<R> JoinBuffer<R> {
     /// Takes out the next record that is stored without its other part: one whose wait has ended,
     /// or, while all parts take more than `max_bytes` or one organisation's parts more than three
     /// quarters of that, the oldest one of the organisation with the most bytes.
-    pub fn next_alone(&mut self, now_micros: i64, max_bytes: u64) -> Option<Joined<R>> {
+    pub(crate) fn next_alone(&mut self, now_micros: i64, max_bytes: u64) -> Option<Joined<R>> {
         let (until, mut key) = *self.order.first()?;
         if until > now_micros {
             let crowded = self.bytes.most()?;
@@ -279,14 +279,14 @@ impl<R> JoinBuffer<R> {
     }
 
     /// Takes out a record that is stored without its other part.
-    pub fn take_alone(&mut self, key: u128) -> Option<Joined<R>> {
+    pub(crate) fn take_alone(&mut self, key: u128) -> Option<Joined<R>> {
         let mut waits = self.remove(key)?;
         let room = std::mem::take(&mut waits.room);
         Some(Joined { key, record: waits.into_record(), is_complete: false, room })
     }
 
     /// Notes the arrival of an added part. The first part of a record counts.
-    pub fn note_arrival(&mut self, key: u128, micros: i64) {
+    pub(crate) fn note_arrival(&mut self, key: u128, micros: i64) {
         if let Some(waits) = self.record_parts.get_mut(&key) {
             waits.arrived_micros = waits.arrived_micros.min(micros);
         }
@@ -294,17 +294,17 @@ impl<R> JoinBuffer<R> {
 
     /// Returns the arrival of the first part of a record, in µs since 1970-01-01; `i64::MAX` if
     /// unknown.
-    pub fn arrived_at(&self, key: u128) -> i64 {
+    pub(crate) fn arrived_at(&self, key: u128) -> i64 {
         self.record_parts.get(&key).map_or(i64::MAX, |waits| waits.arrived_micros)
     }
 
     /// Removes a waiting record. Returns false if there is none.
-    pub fn forget(&mut self, key: u128) -> bool {
+    pub(crate) fn forget(&mut self, key: u128) -> bool {
         self.remove(key).is_some()
     }
 
     /// Takes out a waiting record, with its kind of part.
-    pub fn take(&mut self, key: u128) -> Option<(RecordPart, Record, Vec<R>)> {
+    pub(crate) fn take(&mut self, key: u128) -> Option<(RecordPart, Record, Vec<R>)> {
         let mut waits = self.remove(key)?;
         let part_kind = waits.part_kind;
         let room = std::mem::take(&mut waits.room);
@@ -334,13 +334,13 @@ impl<R> JoinBuffer<R> {
     }
 
     /// Returns the parts of a record that have arrived.
-    pub fn get(&self, key: u128) -> Option<&Arc<SoFar>> {
+    pub(crate) fn get(&self, key: u128) -> Option<&Arc<SoFar>> {
         self.record_parts.get(&key).map(|waits| &waits.so_far)
     }
 
     /// Returns all waiting parts as they arrived, those of one record in their order. The flag is
     /// true if a part of the same record forbids keeping any content of the call.
-    pub fn parts(&self) -> impl Iterator<Item = (RecordPart, bool, &Record)> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (RecordPart, bool, &Record)> {
         self.record_parts.values().flat_map(|waits| {
             let is_untracked = waits.so_far.is_untracked();
             waits.so_far.parts.iter().map(move |part| (waits.part_kind, is_untracked, &**part))
@@ -348,29 +348,29 @@ impl<R> JoinBuffer<R> {
     }
 
     /// Adds a further fingerprint to the part that arrived last.
-    pub fn know(&mut self, key: u128, print: u128) {
+    pub(crate) fn know(&mut self, key: u128, print: u128) {
         if let Some(waits) = self.record_parts.get_mut(&key) {
             waits.prints.push(print);
         }
     }
 
     /// Returns all waiting records, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (u128, &Arc<SoFar>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u128, &Arc<SoFar>)> {
         self.record_parts.iter().map(|(key, waits)| (*key, &waits.so_far))
     }
 
     /// Returns the bytes that the parts take.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.all
     }
 
     /// Returns the number of waiting records.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.record_parts.len()
     }
 
     /// Returns the earliest end of a wait, in µs since 1970-01-01.
-    pub fn first_until(&self) -> Option<i64> {
+    pub(crate) fn first_until(&self) -> Option<i64> {
         self.order.first().map(|(until, _)| *until)
     }
 }

@@ -13,7 +13,7 @@ use crate::record::Record;
 
 /// A late-arriving part.
 #[derive(Clone, Debug)]
-pub struct LatePart {
+pub(crate) struct LatePart {
     /// Key of its record.
     pub key: u128,
     /// Kind of the part.
@@ -24,7 +24,7 @@ pub struct LatePart {
 
 /// Late-arriving parts, by the key of their record.
 #[derive(Debug)]
-pub struct Late<R> {
+pub(crate) struct Late<R> {
     parts: HashMap<u128, Vec<(LatePart, Option<R>)>>,
     bytes: Bytes,
 }
@@ -38,25 +38,25 @@ impl<R> Default for Late<R> {
 impl<R> Late<R> {
     /// Returns true if a record, with `further` parts, has as many late-arriving parts as are
     /// merged at once.
-    pub fn is_full(&self, key: u128, further: usize) -> bool {
+    pub(crate) fn is_full(&self, key: u128, further: usize) -> bool {
         self.for_key(key).count() + further >= MAX_FRAGMENTS
     }
 
     /// Returns true if there is room for `more` bytes of the record's organisation, within
     /// `max_bytes` for all. An organisation may hold as much as it leaves free, so that others have
     /// room, however much it sends.
-    pub fn has_room(&self, key: u128, more: u64, max_bytes: u64) -> bool {
+    pub(crate) fn has_room(&self, key: u128, more: u64, max_bytes: u64) -> bool {
         let free = max_bytes.saturating_sub(self.bytes.all);
         self.bytes.bytes_of(key).saturating_add(more) <= free.saturating_sub(more)
     }
 
     /// Returns true if a part of the record forbids keeping any content of the call.
-    pub fn is_untracked(&self, key: u128) -> bool {
+    pub(crate) fn is_untracked(&self, key: u128) -> bool {
         self.for_key(key).any(|part| part.record.do_not_track == Some(true))
     }
 
     /// Removes the content from the parts of a record, after one part forbade keeping any of it.
-    pub fn untrack(&mut self, key: u128, untrack: impl Fn(&mut Record)) {
+    pub(crate) fn untrack(&mut self, key: u128, untrack: impl Fn(&mut Record)) {
         let tracked = |part: &&mut (LatePart, Option<R>)| part.0.record.do_not_track != Some(true);
         for (part, _) in self.parts.get_mut(&key).into_iter().flatten().filter(tracked) {
             let mut record = Record::clone(&part.record);
@@ -73,19 +73,25 @@ impl<R> Late<R> {
     }
 
     /// Adds a part.
-    pub fn add(&mut self, key: u128, part_kind: RecordPart, record: Record, room: Option<R>) {
+    pub(crate) fn add(
+        &mut self,
+        key: u128,
+        part_kind: RecordPart,
+        record: Record,
+        room: Option<R>,
+    ) {
         self.bytes.add(key, record.held_bytes() as u64);
         let part = LatePart { key, part_kind, record: Arc::new(record) };
         self.parts.entry(key).or_default().push((part, room));
     }
 
     /// Returns all parts, those of one record in the order of their arrival.
-    pub fn iter(&self) -> impl Iterator<Item = &LatePart> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LatePart> {
         self.parts.values().flatten().map(|(part, _)| part)
     }
 
     /// Forgets parts that were merged into their records. Parts that arrived since then stay.
-    pub fn forget(&mut self, done: &[LatePart]) {
+    pub(crate) fn forget(&mut self, done: &[LatePart]) {
         for part in done {
             let Some(parts) = self.parts.get_mut(&part.key) else { continue };
             let before = parts.len();
@@ -100,24 +106,24 @@ impl<R> Late<R> {
     }
 
     /// Returns the number of parts.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.parts.values().map(Vec::len).sum()
     }
 
     /// Returns true if there are no parts.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
     /// Returns the bytes that the parts take.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.all
     }
 }
 
 /// Adds late-arriving parts to a stored record. Stored values stay unless a part forbids keeping
 /// any content of the call, so a part that has arrived before adds nothing.
-pub fn amend(stored: &Record, late: &[LatePart]) -> Record {
+pub(crate) fn amend(stored: &Record, late: &[LatePart]) -> Record {
     join_all(
         [(RecordPart::Figures, stored)]
             .into_iter()

@@ -6,8 +6,9 @@ mod join;
 mod join_buffer;
 mod late;
 
-pub use join::{RecordPart, has_outcome, join};
+pub use join::RecordPart;
+pub(crate) use join::{has_outcome, join};
 #[cfg(test)]
-pub use join::{join_all, unite};
-pub use join_buffer::{Admission, JoinBuffer, Joined, SoFar, has_content};
-pub use late::{Late, LatePart, amend};
+pub(crate) use join::{join_all, unite};
+pub(crate) use join_buffer::{Admission, JoinBuffer, Joined, SoFar, has_content};
+pub(crate) use late::{Late, LatePart, amend};

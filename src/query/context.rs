@@ -12,7 +12,7 @@ use crate::table::DataFile;
 use crate::view::View;
 
 /// Small tables beside `logs`, built when a statement names them.
-pub trait SystemTables: std::fmt::Debug + Send + Sync {
+pub(crate) trait SystemTables: std::fmt::Debug + Send + Sync {
     /// Returns the names of the tables.
     fn names(&self) -> &'static [&'static str];
 
@@ -22,7 +22,7 @@ pub trait SystemTables: std::fmt::Debug + Send + Sync {
 
 /// Input of a query.
 #[derive(Clone, Debug)]
-pub struct QueryContext {
+pub(crate) struct QueryContext {
     /// Files and rows in memory of the records. Maintenance may pass those of the feedback instead.
     pub view: View,
     /// Files and rows in memory of the feedback. `None` if there is no such table.
@@ -42,20 +42,20 @@ impl From<View> for QueryContext {
 impl QueryContext {
     /// Returns true if the query is bound to an organisation. It must then learn nothing about
     /// files that it shares with others.
-    pub fn is_bound(&self) -> bool {
+    pub(crate) fn is_bound(&self) -> bool {
         self.read_scope.as_ref().is_some_and(|read_scope| {
             read_scope.organisation.is_some() || read_scope.workspace.is_some()
         })
     }
 
     /// Returns true if bodies are withheld from the reader.
-    pub fn withholds_bodies(&self) -> bool {
+    pub(crate) fn withholds_bodies(&self) -> bool {
         self.read_scope.as_ref().is_some_and(|read_scope| !read_scope.bodies)
     }
 
     /// Returns the fields that are denied to the reader. `None` if no column is withheld, including
     /// bodies.
-    pub fn denied(&self) -> Option<Denied> {
+    pub(crate) fn denied(&self) -> Option<Denied> {
         let read_scope = self
             .read_scope
             .as_ref()
@@ -64,7 +64,7 @@ impl QueryContext {
     }
 
     /// Returns the files that may hold visible rows.
-    pub fn files(&self) -> Vec<&Arc<DataFile>> {
+    pub(crate) fn files(&self) -> Vec<&Arc<DataFile>> {
         let guard =
             self.read_scope.clone().map(|read_scope| RowSecurity::new(read_scope, self.view.rows));
         let seen = |file: &&Arc<DataFile>| {

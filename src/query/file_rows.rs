@@ -26,7 +26,7 @@ const BATCH_ROWS: usize = 8192;
 
 impl Queries {
     /// Reads columns of a file in the order of its rows.
-    pub async fn file_rows(
+    pub(crate) async fn file_rows(
         &self,
         rows: Rows,
         file: &DataFile,

@@ -2,9 +2,9 @@
 //!
 //! DataFusion's simplifier merges two lists of one expression: `a in (1, 2) and a in (2, 3)`
 //! becomes `a in (2)`. If no value is left, it writes `false` or `true`, although the answer for a
-//! null `a` is null. It drops a null of one list, as in `a not in (null) or a not in (1)`, and takes
-//! two columns for different values, as in `a in (b) and a in (c)`. Here a cast to boolean, which
-//! the simplifier leaves alone, hides such lists until it is done.
+//! null `a` is null. It drops a null of one list, as in `a not in (null) or a not in (1)`, and
+//! takes two columns for different values, as in `a in (b) and a in (c)`. Here a cast to boolean,
+//! which the simplifier leaves alone, hides such lists until it is done.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};

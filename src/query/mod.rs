@@ -99,20 +99,20 @@ use crate::store::Store;
 use crate::table::DataFile;
 use crate::view::View;
 
-pub use context::{QueryContext, SystemTables};
+pub(crate) use context::{QueryContext, SystemTables};
 use failure::query_failed;
 use meter::{CallOff, Meter};
 #[cfg(test)]
-pub use model::function as canonical_model;
+pub(crate) use model::function as canonical_model;
 use places::{Owner, Place, Places};
-pub use provider::Ordering as FileOrdering;
+pub(crate) use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 use query_threads::{QueryThreads, ThreadLease};
-pub use read_scope::ReadScope;
+pub(crate) use read_scope::ReadScope;
 use session::{SessionTables, Started};
-pub use weight::Weight;
+pub(crate) use weight::Weight;
 use withhold::Withheld;
-pub use withhold::{A_STATEMENT, Reads, refused_text};
+pub(crate) use withhold::{A_STATEMENT, Reads, refused_text};
 
 /// Bound parameters by name, without the `$`. Positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
@@ -147,7 +147,7 @@ impl std::fmt::Debug for Answer {
 
 /// A named query that SQL may use as a view.
 #[derive(Clone, Debug)]
-pub struct NamedView {
+pub(crate) struct NamedView {
     /// Name of the view.
     pub name: &'static str,
     /// SQL text, without an order of rows: a view that sorts makes every query over it sort.
@@ -158,7 +158,7 @@ pub struct NamedView {
 
 /// Limits of one query.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Maximum run time.
     pub timeout: Option<Duration>,
     /// Maximum number of rows.
@@ -172,7 +172,7 @@ pub struct Limits {
 }
 
 /// Runs queries for one engine.
-pub struct Queries {
+pub(crate) struct Queries {
     base: SessionState,
     resources: resources::Resources,
     paths: [object_store::path::Path; 2],
@@ -194,7 +194,7 @@ impl std::fmt::Debug for Queries {
 impl Queries {
     /// Creates sessions over the tables of the store. Queries without a time limit, and reads of a
     /// bucket, run on `work`.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         store: &Store,
         views: Vec<NamedView>,
@@ -222,17 +222,17 @@ impl Queries {
     }
 
     /// Returns the limits of an ordinary query.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
     /// Returns the number of running queries.
-    pub fn running(&self) -> u64 {
+    pub(crate) fn running(&self) -> u64 {
         self.running.load(Ordering::Relaxed)
     }
 
     /// Runs one read-only statement.
-    pub async fn sql(
+    pub(crate) async fn sql(
         &self,
         query_context: impl Into<QueryContext>,
         text: &str,
@@ -242,7 +242,7 @@ impl Queries {
     }
 
     /// Runs a statement with typed parameters and the given limits.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         query_context: impl Into<QueryContext>,
         text: &str,
@@ -377,7 +377,7 @@ impl Queries {
     }
 
     /// Runs a statement that merges files in their sort order, without limits of time and rows.
-    pub async fn merge(
+    pub(crate) async fn merge(
         &self,
         query_context: impl Into<QueryContext>,
         text: &str,
@@ -392,7 +392,7 @@ impl Queries {
     ///
     /// A merge holds a batch of every file. If they do not fit, it is started again with smaller
     /// batches, down to single rows, and then as a sort, which spills to disk.
-    pub async fn ordered(
+    pub(crate) async fn ordered(
         &self,
         query_context: QueryContext,
         text: &str,
@@ -428,7 +428,7 @@ impl Queries {
 
     /// Returns the weight of files for a reader of these columns, such as `id` and `request.body`.
     /// `None` means all columns. Reads only footers, which stay in the cache for later readers.
-    pub async fn weigh(
+    pub(crate) async fn weigh(
         &self,
         rows: Rows,
         files: &[Arc<DataFile>],
@@ -439,7 +439,7 @@ impl Queries {
     }
 
     /// Reads from the footers of files of records which of them are open.
-    pub async fn open_rows(&self, files: &[DataFile]) -> Result<Vec<OpenRows>> {
+    pub(crate) async fn open_rows(&self, files: &[DataFile]) -> Result<Vec<OpenRows>> {
         self.of_footers(Rows::Logs, files.iter(), OpenRows::from_footer).await
     }
 
@@ -463,17 +463,17 @@ impl Queries {
     }
 
     /// Returns the bytes that an export may take at the moment.
-    pub fn export_room(&self, query_context: &QueryContext) -> u64 {
+    pub(crate) fn export_room(&self, query_context: &QueryContext) -> u64 {
         self.resources.export_room(query_context)
     }
 
     /// Returns the bytes that maintenance may hold for each reader of a file.
-    pub fn reader_bytes(&self) -> u64 {
+    pub(crate) fn reader_bytes(&self) -> u64 {
         self.resources.maintenance_bytes / self.base.config().target_partitions().max(1) as u64
     }
 
     /// Returns the bytes that maintenance may hold beside the row groups that it writes.
-    pub fn maintenance_bytes(&self) -> u64 {
+    pub(crate) fn maintenance_bytes(&self) -> u64 {
         self.resources.maintenance_bytes
     }
 }
@@ -629,7 +629,7 @@ fn too_long(limits: Limits) -> Error {
 }
 
 /// Returns the number of threads of a configuration.
-pub fn threads(config: &Config) -> usize {
+pub(crate) fn threads(config: &Config) -> usize {
     match usize::try_from(config.threads).unwrap_or(1) {
         0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
         threads => threads,

@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 use crate::ingest::names::canonical_model;
 
 /// Creates the function.
-pub fn function() -> Arc<ScalarUDF> {
+pub(crate) fn function() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(CanonicalModel {
         signature: Signature::string(2, Volatility::Immutable),
     }))

@@ -16,9 +16,9 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 /// Name of the rule that computes an expression once that a step has twice.
 const COMPUTES_ONCE: &str = "common_sub_expression_eliminate";
 
-/// The optimizer rule. It must be the last one, since others rewrite `a = false` as `not a`. It must
-/// also run before a `not a` that is in the step twice becomes a column, which is `not a` again in
-/// the plan of a scan.
+/// The optimizer rule. It must be the last one, since others rewrite `a = false` as `not a`. It
+/// must also run before a `not a` that is in the step twice becomes a column, which is `not a`
+/// again in the plan of a scan.
 #[derive(Debug)]
 struct CastsOfNegations;
 

@@ -64,7 +64,7 @@ const FILES_WITH_FACTS: usize = 512;
 
 /// Use of the files' sort order by a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ordering {
+pub(crate) enum Ordering {
     /// Preserved for few files, where it costs nothing.
     WhenCheap,
     /// Always preserved: the query merges in sort-key order, as an export or a compaction does.

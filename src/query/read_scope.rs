@@ -8,7 +8,7 @@ use crate::plan::Rules;
 /// Read scope of a query. `None` in its place means everything as stored, for maintenance and
 /// checks.
 #[derive(Clone, Debug)]
-pub struct ReadScope {
+pub(crate) struct ReadScope {
     /// Organisation whose records are visible; `None` means all.
     pub organisation: Option<String>,
     /// Workspace whose records are visible; `None` means all of the organisation.

@@ -72,7 +72,7 @@ impl ReadScope {
     }
 
     /// Returns all withheld columns of the records, or their withheld parts, as clients see them.
-    pub fn withheld(&self) -> Vec<String> {
+    pub(crate) fn withheld(&self) -> Vec<String> {
         let columns =
             COLUMNS.iter().flat_map(|column| self.withheld_names(Rows::Logs, column.name));
         columns.collect()

@@ -6,6 +6,9 @@
 //! found any more, and its `y` stays: a column of the sort, which the file does not have or which
 //! is another column there. So it refused such statements, or skipped rows that it needed. With
 //! columns in place of keys, each of them is replaced.
+//!
+//! The filter evaluates keys that can fail too, as in `order by cast(trace_id as int)`. It gets one
+//! more part then, which is not leakproof, so that it never moves below the rules of rows.
 
 use std::sync::Arc;
 
@@ -13,11 +16,15 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr, lit};
+use datafusion::physical_expr::expressions::{
+    Column, DynamicFilterPhysicalExpr, UnKnownColumn, lit,
+};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
+
+use super::leakproof::is_leakproof;
 
 /// Name of the rule that moves filters of sorts.
 const MOVES_FILTERS: &str = "FilterPushdown(Post)";
@@ -45,7 +52,7 @@ impl PhysicalOptimizerRule for FiltersOfColumns {
             if sort.fetch().is_none() {
                 return Ok(Transformed::no(step));
             }
-            let filter = DynamicFilterPhysicalExpr::new(columns(sort), lit(true));
+            let filter = DynamicFilterPhysicalExpr::new(parts(sort), lit(true));
             let sort = sort.clone().with_dynamic_filter_expr(Arc::new(filter))?;
             Ok(Transformed::yes(Arc::new(sort) as Arc<dyn ExecutionPlan>))
         })
@@ -59,6 +66,17 @@ impl PhysicalOptimizerRule for FiltersOfColumns {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// Returns the parts that the filter of a sort depends on: the columns in its keys, and a part that
+/// is not leakproof if a key is not.
+fn parts(sort: &SortExec) -> Vec<Arc<dyn PhysicalExpr>> {
+    let schema = sort.input().schema();
+    let mut parts = columns(sort);
+    if !sort.expr().iter().all(|key| is_leakproof(&key.expr, &schema, false)) {
+        parts.push(Arc::new(UnKnownColumn::new("a key of the sort that can fail")));
+    }
+    parts
 }
 
 /// Returns the columns in the keys of a sort.

@@ -18,7 +18,7 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 /// Memory of a reader of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weight {
+pub(crate) struct Weight {
     /// Compressed bytes of the largest row group, in the columns that are read.
     pub group: u64,
     /// Uncompressed bytes of the largest pages, one of each column that is read.
@@ -30,7 +30,7 @@ pub struct Weight {
 impl Weight {
     /// Returns the maximum of each figure.
     #[must_use]
-    pub fn max(self, other: Self) -> Self {
+    pub(crate) fn max(self, other: Self) -> Self {
         Self {
             group: self.group.max(other.group),
             pages: self.pages.max(other.pages),
@@ -40,12 +40,12 @@ impl Weight {
 
     /// Returns the rows of a batch for a reader with this much memory, at most `most`. It is 1 if a
     /// single row exceeds the size of a batch.
-    pub fn batch_rows(self, most: usize, memory: u64) -> usize {
+    pub(crate) fn batch_rows(self, most: usize, memory: u64) -> usize {
         usize::try_from(batch_bytes(memory) / self.row.max(1)).unwrap_or(most).clamp(1, most.max(1))
     }
 
     /// Returns the bytes that a reader holds with batches of this many rows.
-    pub fn held(self, batch_rows: usize) -> u64 {
+    pub(crate) fn held(self, batch_rows: usize) -> u64 {
         let batch = self.row.saturating_mul(batch_rows as u64);
         self.group.saturating_add(self.pages).saturating_add(batch)
     }

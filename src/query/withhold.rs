@@ -37,7 +37,7 @@ type Names = BTreeSet<String>;
 
 /// Author of a statement, which decides how it may read withheld columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reads {
+pub(crate) enum Reads {
     /// A client: every expression over a withheld column is an error.
     #[default]
     Anything,
@@ -51,7 +51,7 @@ pub enum Reads {
 
 /// Withheld columns of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Withheld {
+pub(crate) struct Withheld {
     /// Withheld columns that the answer has, which are null there, such as `request.body`.
     pub columns: Vec<String>,
     /// Columns of the answer that are computed from withheld ones, with these. Only for
@@ -492,10 +492,10 @@ impl Refused {
 }
 
 /// Subject of this file's errors, at the start of their messages.
-pub const A_STATEMENT: &str = "the statement";
+pub(crate) const A_STATEMENT: &str = "the statement";
 
 /// Returns the error for reading withheld columns, with its remedies.
-pub fn refused_text(reader: &str, columns: &BTreeSet<String>, denied: &Denied) -> String {
+pub(crate) fn refused_text(reader: &str, columns: &BTreeSet<String>, denied: &Denied) -> String {
     let quoted = |names: &[&str]| format!("`{}`", names.join("`, `"));
     let (fields, bodies): (Vec<&str>, Vec<&str>) = columns
         .iter()

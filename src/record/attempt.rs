@@ -3,21 +3,21 @@
 //! attempts.
 
 /// Bytes of the hash in an attempt's id.
-pub const HASH_BYTES: usize = 8;
+pub(crate) const HASH_BYTES: usize = 8;
 /// Characters after the call's id: `-` and the hash in hexadecimal digits.
 const SUFFIX: usize = 1 + 2 * HASH_BYTES;
 /// SQL condition that is true for a row of `logs` whose id has the form of an attempt's id.
-pub const IS_ATTEMPT: &str = "id ~ '^.+-[0-9a-f]{16}$'";
+pub(crate) const IS_ATTEMPT: &str = "id ~ '^.+-[0-9a-f]{16}$'";
 /// SQL expression for the id of the call of such a row.
-pub const CALL: &str = "left(id, character_length(id) - 17)";
+pub(crate) const CALL: &str = "left(id, character_length(id) - 17)";
 
 /// Creates the id of an attempt.
-pub fn attempt_id(call: &str, hash: [u8; HASH_BYTES]) -> String {
+pub(crate) fn attempt_id(call: &str, hash: [u8; HASH_BYTES]) -> String {
     format!("{call}-{}", hex::encode(hash))
 }
 
 /// Returns the call's id if `id` has the form of an attempt's id.
-pub fn call_of(id: &str) -> Option<&str> {
+pub(crate) fn call_of(id: &str) -> Option<&str> {
     let (call, suffix) = id.split_at_checked(id.len().checked_sub(SUFFIX)?)?;
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let hash = suffix.strip_prefix('-')?;

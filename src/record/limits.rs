@@ -13,19 +13,19 @@ use super::json::{FieldError, Reason};
 use crate::time;
 
 /// Maximum length of an id, in bytes of UTF-8.
-pub const ID_BYTES: usize = 512;
+pub(crate) const ID_BYTES: usize = 512;
 /// Maximum length of a name, in bytes.
-pub const NAME_BYTES: usize = 1 << 10;
+pub(crate) const NAME_BYTES: usize = 1 << 10;
 /// Maximum length of a URL, in bytes.
-pub const URL_BYTES: usize = 8 << 10;
+pub(crate) const URL_BYTES: usize = 8 << 10;
 /// Largest whole number: tokens, or milliseconds.
-pub const MAX_FIGURE: i64 = 1_000_000_000;
+pub(crate) const MAX_FIGURE: i64 = 1_000_000_000;
 /// Largest fractional number: cents, or a rating.
-pub const MAX_FRACTION: f64 = 1e9;
+pub(crate) const MAX_FRACTION: f64 = 1e9;
 /// Maximum number of metadata pairs.
 pub const MAX_TAGS: usize = 256;
 /// Maximum length of a metadata key and value, in bytes.
-pub const TAG_BYTES: [usize; 2] = [512, 8 << 10];
+pub(crate) const TAG_BYTES: [usize; 2] = [512, 8 << 10];
 /// Allowed years of times: those from 1970 on that readers with nanoseconds can represent.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=2261;
 /// Requirements of a time, for the message of a refusal.

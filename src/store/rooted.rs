@@ -20,19 +20,19 @@ use object_store::{
 
 /// An object store below a prefix of another one.
 #[derive(Debug)]
-pub struct Rooted {
+pub(crate) struct Rooted {
     inner: PrefixStore<Arc<dyn ObjectStore>>,
     sorts: bool,
 }
 
 impl Rooted {
     /// Creates a store of the objects below `root` in `inner`.
-    pub fn new(inner: Arc<dyn ObjectStore>, root: Path) -> Self {
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, root: Path) -> Self {
         Self { inner: PrefixStore::new(inner, root), sorts: false }
     }
 
     /// Sorts listings with an offset, for a store that lists in no particular order.
-    pub fn sorted(self) -> Self {
+    pub(crate) fn sorted(self) -> Self {
         Self { sorts: true, ..self }
     }
 

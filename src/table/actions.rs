@@ -23,16 +23,16 @@ use crate::record::{DATE, RETENTION_DAYS};
 use crate::store;
 
 /// Columns whose minimum and maximum each file's log entry carries.
-pub const STATISTICS: [&str; 3] = ["created_at", "organisation_id", "id"];
+pub(crate) const STATISTICS: [&str; 3] = ["created_at", "organisation_id", "id"];
 
 /// Returns the rows that add files.
-pub fn added(files: &[DataFile]) -> Result<RecordBatch> {
+pub(crate) fn added(files: &[DataFile]) -> Result<RecordBatch> {
     let rows: Vec<Value> = files.iter().map(added_row).collect();
     batch(added_schema(), &rows)
 }
 
 /// Returns the rows that remove files, in the form of a scan of the table.
-pub fn removed<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<RecordBatch> {
+pub(crate) fn removed<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<RecordBatch> {
     let rows: Vec<Value> = files
         .map(|file| {
             json!({
@@ -48,7 +48,7 @@ pub fn removed<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<RecordBa
 }
 
 /// Reads the files of a batch from a table scan, already filtered to the selected rows.
-pub fn scanned(batch: &RecordBatch) -> Result<Vec<DataFile>> {
+pub(crate) fn scanned(batch: &RecordBatch) -> Result<Vec<DataFile>> {
     let root = StructArray::from(batch.clone());
     let constants = child(&root, "fileConstantValues")?;
     let constants = constants.as_struct_opt().ok_or_else(|| malformed("fileConstantValues"))?;
@@ -56,7 +56,7 @@ pub fn scanned(batch: &RecordBatch) -> Result<Vec<DataFile>> {
 }
 
 /// Reads the files of a batch of log entries, already filtered to rows that add a file.
-pub fn logged(batch: &RecordBatch) -> Result<Vec<DataFile>> {
+pub(crate) fn logged(batch: &RecordBatch) -> Result<Vec<DataFile>> {
     let root = StructArray::from(batch.clone());
     let add = child(&root, "add")?;
     let add = add.as_struct_opt().ok_or_else(|| malformed("add"))?;

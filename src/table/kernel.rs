@@ -32,13 +32,13 @@ use super::index::{DataFile, FileIndex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record;
 
-pub type Engine = DefaultEngine<TokioMultiThreadExecutor>;
+pub(crate) type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
 /// Program name and version that log entries record.
 const WRITER: &str = concat!("gatelog/", env!("CARGO_PKG_VERSION"));
 
 /// Returns the kernel's engine over an object store.
-pub fn engine(object_store: Arc<dyn ObjectStore>) -> Result<Engine> {
+pub(crate) fn engine(object_store: Arc<dyn ObjectStore>) -> Result<Engine> {
     Ok(DefaultEngineBuilder::new(object_store).with_task_executor(executor()?).build())
 }
 
@@ -55,7 +55,7 @@ fn executor() -> Result<Arc<TokioMultiThreadExecutor>> {
 }
 
 /// Writes version 0. Returns false if another writer was first.
-pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool> {
+pub(crate) fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool> {
     let mut fields: Vec<_> = columns.fields().iter().cloned().collect();
     fields.extend(record::partition_fields().map(Arc::new));
     let schema = StructType::try_from_arrow(&Schema::new(fields))?;
@@ -82,22 +82,22 @@ pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool
 }
 
 /// Returns the newest version of the table.
-pub fn snapshot(engine: &Engine, url: &Url) -> KernelResult<SnapshotRef> {
+pub(crate) fn snapshot(engine: &Engine, url: &Url) -> KernelResult<SnapshotRef> {
     Snapshot::builder_for(url.as_str()).build(engine)
 }
 
 /// Returns one version of the table, read from the last checkpoint before it.
-pub fn snapshot_at(engine: &Engine, url: &Url, version: u64) -> KernelResult<SnapshotRef> {
+pub(crate) fn snapshot_at(engine: &Engine, url: &Url, version: u64) -> KernelResult<SnapshotRef> {
     Snapshot::builder_for(url.as_str()).at_version(version).build(engine)
 }
 
 /// Returns the newest version, and reads only what the given snapshot does not know.
-pub fn newer(engine: &Engine, snapshot: &SnapshotRef) -> KernelResult<SnapshotRef> {
+pub(crate) fn newer(engine: &Engine, snapshot: &SnapshotRef) -> KernelResult<SnapshotRef> {
     Snapshot::builder_from(Arc::clone(snapshot)).build(engine)
 }
 
 /// Returns an error if the table's columns differ from those that this program reads and writes.
-pub fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
+pub(crate) fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
     let wanted = StructType::try_from_arrow(columns)
         .map_err(|e| Error::internal("cannot convert the columns of the table").with_source(e))?;
     let schema = snapshot.schema();
@@ -116,7 +116,7 @@ pub fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
 }
 
 /// Returns every file of a version.
-pub fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
+pub(crate) fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
     let failed = |e| error("cannot read the files of the table", e);
     let scan =
         Arc::clone(snapshot).scan_builder().without_row_transforms().build().map_err(failed)?;
@@ -129,7 +129,11 @@ pub fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
 
 /// Returns the index of `snapshot`, built from the index of an older version and the log entries in
 /// between.
-pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Result<FileIndex> {
+pub(crate) fn advance(
+    engine: &Engine,
+    index: &FileIndex,
+    snapshot: &SnapshotRef,
+) -> Result<FileIndex> {
     let failed = |e| error("cannot read the new versions of the table", e);
     let version = snapshot.version();
     let builder = Arc::clone(snapshot).incremental_scan_builder(index.version);
@@ -147,7 +151,7 @@ pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Re
 
 /// Returns the paths of files that were added after `version` and are still in the table, or `None`
 /// if the entries in between are gone.
-pub fn added_since(
+pub(crate) fn added_since(
     engine: &Engine,
     snapshot: &SnapshotRef,
     version: u64,
@@ -171,7 +175,7 @@ fn selected(rows: FilteredEngineData) -> Result<RecordBatch> {
 }
 
 /// Outcome of one attempt to commit.
-pub enum Attempt {
+pub(crate) enum Attempt {
     /// The commit is the version of this snapshot.
     Committed(SnapshotRef),
     /// The version is taken, by another writer or by an earlier attempt of ours whose answer was
@@ -182,7 +186,7 @@ pub enum Attempt {
 }
 
 /// Tries once to commit on top of `snapshot`. `removed` are the files that `commit` removes.
-pub fn attempt(
+pub(crate) fn attempt(
     engine: &Engine,
     snapshot: &SnapshotRef,
     commit: &Commit,
@@ -245,7 +249,7 @@ fn operation(name: &str) -> UpdateTableOperation {
 }
 
 /// Converts a kernel error to a storage failure, damage of the log, or a defect of gatelog.
-pub fn error(what: &str, source: KernelError) -> Error {
+pub(crate) fn error(what: &str, source: KernelError) -> Error {
     let source = bare(source);
     let kind = match &source {
         KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::Reqwest(_) => {

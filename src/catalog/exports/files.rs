@@ -20,7 +20,7 @@ use crate::catalog::user_mentions::{filter_names, holds_word};
 use crate::error::{Error, Result};
 
 /// Lifetime of a link to a file, in seconds.
-pub const LINK_SECONDS: i64 = 3_600;
+pub(crate) const LINK_SECONDS: i64 = 3_600;
 /// Maximum number of organisations recorded for a running job. Beyond it the job starts over at
 /// once.
 const MAX_NARROWED: usize = 1_000;

@@ -1,8 +1,8 @@
 //! Ingests the records of a body: reads, splits, parses and appends them, and returns a receipt.
 //!
 //! Three steps run in parallel: one thread reads and splits the body ([`feed`]), up to two threads
-//! parse chunks and build their batches, and one chunk at a time is appended, in order. Records that
-//! a [`Receipt`] counts as accepted are durable, even if the body failed later.
+//! parse chunks and build their batches, and one chunk at a time is appended, in order. Records
+//! that a [`Receipt`] counts as accepted are durable, even if the body failed later.
 
 use std::io::Cursor;
 use std::sync::Arc;

@@ -9,21 +9,21 @@ use super::shapes::{cached_parts, is_ambiguous};
 use super::{Billed, Parts, Tier, Usage};
 
 /// Names of the request's tokens.
-pub const REQUEST: [&str; 4] = [
+pub(crate) const REQUEST: [&str; 4] = [
     "gen_ai.usage.input_tokens",
     "gen_ai.usage.prompt_tokens",
     "llm.usage.prompt_tokens",
     "llm.token_count.prompt",
 ];
 /// Names of the response's tokens.
-pub const RESPONSE: [&str; 4] = [
+pub(crate) const RESPONSE: [&str; 4] = [
     "gen_ai.usage.output_tokens",
     "gen_ai.usage.completion_tokens",
     "llm.usage.completion_tokens",
     "llm.token_count.completion",
 ];
 /// Names of the tokens of both.
-pub const TOTAL: [&str; 3] =
+pub(crate) const TOTAL: [&str; 3] =
     ["gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"];
 
 const CACHE_READ: [&str; 13] = [
@@ -90,7 +90,10 @@ const TIER: [&str; 6] = [
 ];
 
 /// Reads the usage from attributes. `count` returns the number under a name, and `text` its text.
-pub fn read(count: impl Fn(&str) -> Option<i64>, text: impl Fn(&str) -> Option<String>) -> Usage {
+pub(crate) fn read(
+    count: impl Fn(&str) -> Option<i64>,
+    text: impl Fn(&str) -> Option<String>,
+) -> Usage {
     let first = |names: &[&str]| names.iter().find_map(|name| count(name));
     let of = |names: &[&str]| first(names).unwrap_or(0);
     let cached = of(&CACHE_READ);

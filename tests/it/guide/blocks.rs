@@ -4,24 +4,24 @@ use std::fmt::Write as _;
 
 use gatelog::guide::PAGES;
 
-pub struct Block {
-    pub page: &'static str,
-    pub line: usize,
-    pub info: String,
-    pub text: String,
+pub(crate) struct Block {
+    pub(crate) page: &'static str,
+    pub(crate) line: usize,
+    pub(crate) info: String,
+    pub(crate) text: String,
 }
 
 impl Block {
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.info.split([' ', ':']).next().unwrap_or_default()
     }
 
-    pub fn at(&self) -> String {
+    pub(crate) fn at(&self) -> String {
         format!("{}:{}", self.page, self.line)
     }
 
     /// Commands with the output that they should have.
-    pub fn commands(&self) -> Vec<(String, String)> {
+    pub(crate) fn commands(&self) -> Vec<(String, String)> {
         let mut commands: Vec<(String, String)> = Vec::new();
         let mut goes_on = false;
         for line in self.text.lines() {
@@ -45,12 +45,12 @@ fn is_open(command: &str) -> bool {
 }
 
 /// The README and every page of the guide.
-pub fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
     let readme = ("README.md", include_str!("../../../README.md"));
     std::iter::once(readme).chain(PAGES.iter().map(|page| (page.file, page.text)))
 }
 
-pub fn blocks() -> Vec<Block> {
+pub(crate) fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
     for (page, text) in pages() {
         let mut open: Option<Block> = None;
