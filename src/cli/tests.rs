@@ -263,3 +263,14 @@ fn commands_that_errors_name_are_taken_as_they_are_printed() {
     });
     assert!(found >= 12, "{found} commands were found");
 }
+
+#[test]
+fn the_program_uses_no_hidden_module_of_the_library() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli");
+    sources(&root, &mut |path, source| {
+        for module in ["limits", "store", "table", "wal"] {
+            let used = source.contains(&format!("gatelog::{module}::"));
+            assert!(!used, "{} uses gatelog::{module}", path.display());
+        }
+    });
+}
