@@ -35,9 +35,9 @@ use crate::wal::{Kind, Payload, Wal};
 
 /// Maximum bytes of rows in a group, so that the first of many waiting senders is not delayed for
 /// long.
-const GROUP_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 4 << 20;
 /// Bytes for which a row counts at least, because a small row takes the writer time as well.
-const ROW_BYTES: usize = 256;
+const ROW_BYTES: usize = 1 << 10;
 /// Bytes for which a day of rows, or a part of a record, counts, so that a group has no more of
 /// them than a flush may have.
 pub(super) const DAY_BYTES: usize = GROUP_BYTES / DAYS;
