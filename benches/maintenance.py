@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What maintenance writes for a day of flushes, read from the table's own log: how often a byte is written until its day is sealed.
+"""Measures how often maintenance writes a byte from its flush until its day is sealed, read from the table's own log.
 
     cargo build --release
     benches/maintenance.py [--records 1000000] [--flush 1MiB] [--work DIR] [--binary PATH]

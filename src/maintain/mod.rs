@@ -17,8 +17,8 @@
 //!   late one, and a few late rows leave a day's big files alone. Small sealed files are merged by
 //!   eight, as today's are.
 //! - **Memory**: a merge holds a row group, some decompressed pages and a batch of every input, in
-//!   sizes that the footers give. If the sum exceeds `maintenance_memory_bytes`, the smallest inputs are
-//!   first merged into runs, which are deleted when the merge is done. Two files can always be
+//!   sizes that the footers give. If the sum exceeds `maintenance_memory_bytes`, the smallest inputs
+//!   are first merged into runs, which are deleted when the merge is done. Two files can always be
 //!   merged, in batches of single rows if rows are huge. Planning assumes [`MAX_OPEN_BYTES`], of
 //!   which big inputs are merged by three, so n of them are written at most ⌈log3(n)⌉ times
 //!   including the last pass: 1.5 GB of full-sized files once, 4.5 GB twice.

@@ -8,9 +8,9 @@
 //! DataFusion's own fair pool. A consumer that holds little gains nothing by spilling it, so its
 //! first batch may exceed its share while a quarter of the budget stays free.
 //!
-//! What an organisation holds beyond its share, as first batches, rows that a step keeps, and what
-//! is read of files, takes nothing from the shares of others: they may exceed the budget by as
-//! much.
+//! First batches, rows that a step keeps, and reads of files may exceed the share of their owner.
+//! That excess takes nothing from the shares of others, so all of them together may exceed the
+//! budget by as much.
 //!
 //! Maintenance has no budget: it limits what it opens before it opens it, and runs one task at a
 //! time.

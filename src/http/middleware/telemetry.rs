@@ -6,20 +6,16 @@
 //! query, header or body.
 
 use std::any::Any;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::error::{Cause, Failure};
+use crate::http::middleware::admission::held_by;
 use crate::http::state::App;
-use crate::http::state::metrics::Running;
 
 const REQUEST_ID: &str = "x-portkey-request-id";
 
@@ -50,7 +46,8 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    response.map(|body| Body::new(Observed { body, _running: running }))
+    // The request counts as running until the last byte was sent or the client disconnected.
+    held_by(response, running)
 }
 
 /// Returns the response of a request whose handler panicked. The panic hook has logged the
@@ -59,31 +56,4 @@ pub(crate) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     let message =
         "an internal error ended the request; report it with the server's log of this request";
     Failure::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
-}
-
-/// A body that counts its request as running until the last byte was sent or the client
-/// disconnected.
-struct Observed {
-    body: Body,
-    _running: Running,
-}
-
-impl HttpBody for Observed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
