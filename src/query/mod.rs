@@ -18,6 +18,7 @@ mod context;
 mod cooperative_joins;
 mod correlated;
 mod dialect;
+mod distinct;
 mod elsewhere;
 mod failure;
 mod fence;

@@ -35,8 +35,8 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    compact, context, correlated, fence, filter_names, filter_projections, frugal, functions,
-    in_lists, known, like, literal_sides, model, nearest, negated, plan_size, sanity,
+    compact, context, correlated, distinct, fence, filter_names, filter_projections, frugal,
+    functions, in_lists, known, like, literal_sides, model, nearest, negated, plan_size, sanity,
     security_barrier, sort_constants, sort_filters, statement,
 };
 use super::{success, sum, tags, totals};
@@ -385,6 +385,7 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
     state.register_udf(model::function()).map_err(query_failed)?;
+    state.register_udaf(distinct::function()).map_err(query_failed)?;
     state.register_udaf(sum::function()).map_err(query_failed)?;
     state.register_udf(like::like_pattern()).map_err(query_failed)?;
     functions::bound(&mut state).map_err(query_failed)?;
