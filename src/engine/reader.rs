@@ -138,12 +138,11 @@ impl Reader {
         })
     }
 
-    /// Returns the data that a statement reads now, and the restrictions on it. Returns an error if
-    /// they are not known, or if the key may not read any more.
+    /// Waits for a place among the running statements. Returns the data that a statement reads
+    /// then, and the restrictions on it. Returns an error if they are not known, or if the key may
+    /// not read any more.
     async fn query_context(&self) -> Result<QueryContext> {
-        self.gate.refuse_if_stale().await?;
-        self.gate.check(&self.access)?;
-        let mut query_context = self.query_context_now();
+        let mut query_context = self.seated_query_context().await?;
         if let Some(read_scope) = &mut query_context.read_scope {
             read_scope.denied = self.denied();
         }
@@ -152,6 +151,12 @@ impl Reader {
 
     /// Returns the same for internal statements, whose rows are not the response: they include
     /// denied fields, which are removed from the response later.
+    async fn seated_query_context(&self) -> Result<QueryContext> {
+        let seat = self.queries.seat(self.access.organisation.as_deref()).await?;
+        Ok(QueryContext { seat, ..self.whole_query_context().await? })
+    }
+
+    /// Returns the same for work without a time limit, which needs no place.
     async fn whole_query_context(&self) -> Result<QueryContext> {
         self.gate.refuse_if_stale().await?;
         self.gate.check(&self.access)?;
@@ -177,6 +182,7 @@ impl Reader {
             feedback: Some(feedback),
             read_scope: Some(read_scope),
             side: Some(Arc::new(side)),
+            seat: None,
         }
     }
 
@@ -210,14 +216,14 @@ impl Reader {
     ) -> Result<T> {
         for _ in 1..MAX_RUNS {
             let began = self.begin();
-            let found = run(self.whole_query_context().await?).await?;
+            let found = run(self.seated_query_context().await?).await?;
             match self.gate.check_still(&began) {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 checked => return checked.map(|()| found),
             }
         }
         let began = self.begin();
-        let found = run(self.whole_query_context().await?).await?;
+        let found = run(self.seated_query_context().await?).await?;
         self.gate.check_still(&began).map(|()| found)
     }
 

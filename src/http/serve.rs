@@ -34,6 +34,9 @@ use crate::limits::CONNECTIONS;
 
 /// Time limit for the headers of the first request on a new connection.
 const FIRST_HEADER_SECONDS: u64 = 20;
+/// Most bytes that a connection buffers of what it receives. Larger request headers are refused with
+/// 431.
+const BUFFER_BYTES: usize = 128 << 10;
 /// Time limit for idling between requests and for the headers of the next one.
 const HEADER_SECONDS: u64 = 75;
 /// Time for which a client may leave a response unread.
@@ -137,6 +140,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(HEADER_SECONDS))
+            .max_buf_size(BUFFER_BYTES)
             .serve_connection(io, service);
         let stop = self.stop.clone();
         let abort = self.abort.clone();

@@ -9,6 +9,7 @@
 //! Memory holds at most one record and one push. The rest of a record over the limit is skipped as
 //! it arrives.
 
+use std::io::{self, Read};
 use std::ops::Range;
 
 use super::Rejection;
@@ -143,6 +144,22 @@ impl Splitter {
     pub fn push(&mut self, bytes: &[u8]) -> Chunk {
         self.buffer.extend_from_slice(bytes);
         self.split(false)
+    }
+
+    /// Reads the next bytes, at most `most`, and returns the records that they complete and the
+    /// number of bytes. Fewer than `most` are the end of the reader.
+    pub(crate) fn read_from(
+        &mut self,
+        reader: impl Read,
+        most: usize,
+    ) -> io::Result<(Chunk, usize)> {
+        // The text of a chunk keeps this memory, so it should have no more than it needs. A large
+        // record is read in many pieces, which must not copy it each time.
+        if self.buffer.len() < most {
+            self.buffer.reserve_exact(most);
+        }
+        let read = reader.take(most as u64).read_to_end(&mut self.buffer)?;
+        Ok((self.split(false), read))
     }
 
     /// Ends the stream and returns the remaining records.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
+use super::Seat;
+use super::places::Owner;
 use super::read_scope::ReadScope;
 use super::row_security::{RowSecurity, Visibility};
 use crate::catalog::Denied;
@@ -31,11 +33,13 @@ pub(crate) struct QueryContext {
     pub read_scope: Option<ReadScope>,
     /// Tables beside `logs`. `None` if there are none.
     pub side: Option<Arc<dyn SystemTables>>,
+    /// Place of the statements with a time limit. `None` if each of them waits for its own.
+    pub seat: Option<Arc<Seat>>,
 }
 
 impl From<View> for QueryContext {
     fn from(view: View) -> Self {
-        Self { view, feedback: None, read_scope: None, side: None }
+        Self { view, feedback: None, read_scope: None, side: None, seat: None }
     }
 }
 
@@ -46,6 +50,11 @@ impl QueryContext {
         self.read_scope.as_ref().is_some_and(|read_scope| {
             read_scope.organisation.is_some() || read_scope.workspace.is_some()
         })
+    }
+
+    /// Returns the organisation that the query is charged to; `None` for the operator.
+    pub(super) fn owner(&self) -> Owner {
+        self.read_scope.as_ref().and_then(|read_scope| read_scope.organisation.clone())
     }
 
     /// Returns true if bodies are withheld from the reader.

@@ -250,7 +250,7 @@ impl Queries {
         params: ParamValues,
         limits: Limits,
     ) -> Result<Answer> {
-        let query_context: QueryContext = query_context.into();
+        let mut query_context: QueryContext = query_context.into();
         if text.len() > MAX_TEXT {
             return Err(Error::limit(format!(
                 "the statement has {} bytes; the maximum is {MAX_TEXT}",
@@ -259,9 +259,12 @@ impl Queries {
         }
         // Work without a time limit waits for its reader, so it must not take the place of queries
         // with one.
-        let seat = match limits.timeout {
-            Some(timeout) => Some(self.seat(&query_context, timeout).await?),
-            None => None,
+        let seat = match (limits.timeout, query_context.seat.take()) {
+            (Some(_), Some(seat)) => Some(seat),
+            (Some(timeout), None) => {
+                Some(Arc::new(self.wait_for_seat(query_context.owner(), timeout).await?))
+            }
+            (None, _) => None,
         };
         let threads =
             seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.threads.handle())?;
@@ -336,12 +339,16 @@ impl Queries {
         .await
     }
 
+    /// Waits until the statements of a request may run. Its view is taken afterwards: rows of a view
+    /// stay in memory after their flush.
+    pub(crate) async fn seat(&self, organisation: Option<&str>) -> Result<Option<Arc<Seat>>> {
+        let Some(timeout) = self.limits.timeout else { return Ok(None) };
+        let seat = self.wait_for_seat(organisation.map(str::to_owned), timeout).await?;
+        Ok(Some(Arc::new(seat)))
+    }
+
     /// Waits for a place among the running queries, and for threads of the organisation.
-    async fn seat(&self, query_context: &QueryContext, timeout: Duration) -> Result<Seat> {
-        let owner: Owner = query_context
-            .read_scope
-            .as_ref()
-            .and_then(|read_scope| read_scope.organisation.clone());
+    async fn wait_for_seat(&self, owner: Owner, timeout: Duration) -> Result<Seat> {
         let place = self.places.take(&owner, timeout).await?;
         Ok(Seat { threads: self.threads.take(&owner)?, _place: place })
     }
@@ -482,7 +489,7 @@ impl Queries {
 /// Place and threads of a query with a time limit. The threads stay with the organisation until
 /// nothing runs on them.
 #[derive(Debug)]
-struct Seat {
+pub(crate) struct Seat {
     threads: ThreadLease,
     _place: Place,
 }

@@ -14,7 +14,7 @@ use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 
 use super::context::QueryContext;
-use super::memory::{MemoryBudget, Owner};
+use super::memory::MemoryBudget;
 use super::provider::Ordering;
 use super::spill::{Files, SpillSpace, StatementSpill};
 use super::weight::batch_bytes;
@@ -89,7 +89,7 @@ impl Resources {
         query_context: &QueryContext,
         limits: Limits,
     ) -> Result<Granted> {
-        let owner = owner(query_context);
+        let owner = query_context.owner();
         let budget = match (&query_context.read_scope, limits.ordering) {
             (None, _) => None,
             (Some(_), Ordering::WhenCheap) => Some(&self.statements),
@@ -109,7 +109,7 @@ impl Resources {
 
     /// Returns the bytes that an export may take at the moment.
     pub(super) fn export_room(&self, query_context: &QueryContext) -> u64 {
-        self.exports.allowance(&owner(query_context))
+        self.exports.allowance(&query_context.owner())
     }
 
     /// Returns how a statement runs that reads bodies: with batches by the mean size of the rows.
@@ -182,10 +182,6 @@ impl Granted {
         ))
         .with_source(error)
     }
-}
-
-fn owner(query_context: &QueryContext) -> Owner {
-    query_context.read_scope.as_ref().and_then(|read_scope| read_scope.organisation.clone())
 }
 
 fn disk_manager(spill: &Arc<StatementSpill>) -> Result<Arc<DiskManager>> {

@@ -87,7 +87,7 @@ impl Rig {
     fn query_context(&self, read_scope: ReadScope) -> QueryContext {
         let view =
             View { rows: Rows::Logs, files: self.table.index(), memory: self.memory.clone() };
-        QueryContext { view, feedback: None, read_scope: Some(read_scope), side: None }
+        QueryContext { view, feedback: None, read_scope: Some(read_scope), side: None, seat: None }
     }
 
     async fn ask(&self, read_scope: &ReadScope, text: &str) -> Result<Vec<RecordBatch>> {

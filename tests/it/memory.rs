@@ -1,8 +1,12 @@
 //! What happens where memory and disk space are short: big rows, statements that spill, settings
 //! that do not fit.
 
+use std::pin::pin;
+
+use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use gatelog::engine::{Access, Job};
+use gatelog::logs;
 use gatelog::record::Message;
 use gatelog::{Config, Engine, ErrorKind, ExportRequest, Params, Record};
 
@@ -201,6 +205,39 @@ async fn a_giant_body_passes_through_statements_and_exports_of_little_memory() {
         }
     }
     check_small(&engine, 601, 2, BYTES).await;
+    engine.close().await.unwrap();
+}
+
+/// A waiting statement that had its view already would keep rows in memory after their flush.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waited_reads_what_was_acknowledged_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { query_concurrency: 1, ..config(&folder) };
+    let engine = Engine::open(config).await.unwrap();
+    engine.append((0..3).map(|place| row(&place.to_string(), "acme", 0)).collect()).await.unwrap();
+    let reader = engine.reader_as(&of("acme"));
+    let none = Params::new();
+    // An answer that nobody reads keeps its place.
+    let unread = "select a.id from logs a, logs b, range(0, 100000)";
+    let running = reader.sql(unread, &none).await.unwrap();
+    let page = &logs::Ask { page_size: 10, ..logs::Ask::default() };
+    let count = async {
+        let answer = reader.sql("select id from logs", &none).await.unwrap();
+        answer
+            .batches
+            .try_collect::<Vec<_>>()
+            .await
+            .unwrap()
+            .iter()
+            .map(RecordBatch::num_rows)
+            .sum()
+    };
+    let list = async { reader.logs(page).await.unwrap().records.len() };
+    let mut waiting = pin!(futures::future::join(count, list));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    engine.append(vec![row("later", "acme", 0)]).await.unwrap();
+    drop(running);
+    assert_eq!(waiting.await, (4, 4));
     engine.close().await.unwrap();
 }
 

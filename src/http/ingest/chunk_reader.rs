@@ -82,23 +82,18 @@ pub(crate) fn feed_plain(
     portions: &mpsc::Sender<BudgetedChunk>,
 ) -> Result<(), Failure> {
     let mut splitter = Splitter::with_limit(cut.record_bytes);
-    let mut piece = Vec::with_capacity(cut.chunk_bytes);
-    // A record that is larger than a piece grows in the splitter, and needs room there too.
+    // A record that is larger than a piece grows in the splitter, and needs room there.
     let mut growing = cut.pool.room(&cut.holder);
     let mut grown = 0;
     loop {
-        piece.clear();
-        plain
-            .by_ref()
-            .take(cut.chunk_bytes as u64)
-            .read_to_end(&mut piece)
+        let (chunk, read) = splitter
+            .read_from(plain.by_ref(), cut.chunk_bytes)
             .map_err(|cause| unpackable(&cause))?;
-        let last = piece.len() < cut.chunk_bytes;
-        grown = cut.record_bytes.min(grown + piece.len());
+        let last = read < cut.chunk_bytes;
+        grown = cut.record_bytes.min(grown + read);
         if grown > cut.chunk_bytes {
             Handle::current().block_on(grow_within(&mut growing, grown as u64, cut.wait))?;
         }
-        let chunk = splitter.push(&piece);
         if !chunk.records.is_empty() {
             grown = 0;
         }

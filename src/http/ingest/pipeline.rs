@@ -38,6 +38,10 @@ const CHUNK_BYTES: usize = 2 << 20;
 /// Maximum size of a chunk as a fraction of the memory for acknowledged rows, so that memory for
 /// the next chunk becomes free while others are flushed.
 const CHUNKS_IN_MEMTABLE: u64 = 8;
+/// Maximum size of a chunk as a fraction of the memory for bodies: each stream reads a chunk before
+/// it takes room for it.
+const CHUNKS_IN_BODIES: u64 = 32;
+const MIN_CHUNK_BYTES: u64 = 64 << 10;
 /// Number of chunks that are parsed at the same time.
 const PARSERS: usize = 2;
 /// Number of the id that is the trace id of all records without one.
@@ -241,8 +245,9 @@ impl Intake {
             Source::Bytes(_) => (Pool::new(u64::MAX, Share::Half), Holder::Operator),
         };
         let record_bytes = usize::try_from(config.max_record_bytes).unwrap_or(usize::MAX);
-        let part =
-            usize::try_from(config.memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
+        let part = config.memtable_bytes / CHUNKS_IN_MEMTABLE;
+        let part = part.min(config.body_memory_bytes / CHUNKS_IN_BODIES).max(MIN_CHUNK_BYTES);
+        let part = usize::try_from(part).unwrap_or(CHUNK_BYTES);
         let wait = Duration::from_millis(config.append_wait_ms);
         let header_bytes = self.context.headers.bytes();
         let cut = ChunkLimits {
@@ -316,6 +321,8 @@ impl Intake {
             ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| {
                 records.push(record)
             });
+        // The records have texts of their own.
+        drop(chunk);
         let engine = &self.app.engine;
         let rules = engine.catalog().rules();
         let portions = limits::cut(records, |record| record.created_at.map(day_of));

@@ -49,13 +49,14 @@ impl App {
         let metrics = Arc::new(Metrics::new(engine.clone()));
         let bodies = engine.config().body_memory_bytes;
         let gateway = Gateway::new(engine.config());
+        let places = AllPlaces::new(engine.config());
         Arc::new(Self {
             engine,
             routes,
             document: OnceLock::new(),
             metrics,
             bodies: Pool::new(bodies, Share::ThreeQuarters),
-            places: AllPlaces::default(),
+            places,
             resends: Resends::default(),
             guesses: Guesses::default(),
             feedback_turn: Mutex::new(()),

@@ -4,8 +4,14 @@
 //! Every request holds a place ([`crate::http::middleware::admission`]). A streamed body, an export
 //! and a download hold one more.
 
+use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{self, Full, Holder, MemoryReservation, Pool, Share};
+
+/// Export memory that justifies one more export at a time.
+const MEMORY_AN_EXPORT: u64 = 4 << 20;
+/// Minimum number of exports at a time.
+const MIN_EXPORTS: u64 = 4;
 
 /// The places of one kind.
 #[derive(Debug)]
@@ -30,12 +36,14 @@ pub(crate) struct AllPlaces {
     pub(crate) replays: Places,
 }
 
-impl Default for AllPlaces {
-    fn default() -> Self {
+impl AllPlaces {
+    pub(crate) fn new(config: &Config) -> Self {
+        // An export holds the rows that were in memory at its start.
+        let exports = config.export_memory_bytes / MEMORY_AN_EXPORT;
         Self {
             requests: Places::new(limits::REQUESTS, "requests"),
             streams: Places::new(limits::STREAMS, "streamed bodies"),
-            exports: Places::new(limits::EXPORTS, "exports"),
+            exports: Places::new(exports.clamp(MIN_EXPORTS, limits::EXPORTS), "exports"),
             downloads: Places::new(limits::DOWNLOADS, "downloads of export files"),
             replays: Places::new(limits::REPLAYS, "replays"),
         }
@@ -68,7 +76,7 @@ mod tests {
 
     #[test]
     fn one_organisation_leaves_places_of_each_kind() {
-        let places = AllPlaces::default();
+        let places = AllPlaces::new(&Config { export_memory_bytes: 1 << 30, ..Config::default() });
         let acme = Holder::new(Some("acme"));
         let zen = Holder::new(Some("zen"));
         for kind in
