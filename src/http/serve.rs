@@ -34,8 +34,8 @@ use crate::limits::CONNECTIONS;
 
 /// Time limit for the headers of the first request on a new connection.
 const FIRST_HEADER_SECONDS: u64 = 20;
-/// Most bytes that a connection buffers of what it receives. Larger request headers are refused with
-/// 431.
+/// Maximum number of received bytes that a connection buffers. Larger request headers are refused
+/// with 431.
 const BUFFER_BYTES: usize = 128 << 10;
 /// Time limit for idling between requests and for the headers of the next one.
 const HEADER_SECONDS: u64 = 75;

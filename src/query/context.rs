@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use super::Seat;
 use super::places::Owner;
+use super::query_threads::Seat;
 use super::read_scope::ReadScope;
 use super::row_security::{RowSecurity, Visibility};
 use crate::catalog::Denied;

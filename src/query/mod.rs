@@ -105,10 +105,10 @@ use failure::query_failed;
 use meter::{CallOff, Meter};
 #[cfg(test)]
 pub(crate) use model::function as canonical_model;
-use places::{Owner, Place, Places};
+use places::{Owner, Places};
 pub(crate) use provider::Ordering as FileOrdering;
 use provider::StoredTable;
-use query_threads::{QueryThreads, ThreadLease};
+use query_threads::{QueryThreads, Seat};
 pub(crate) use read_scope::ReadScope;
 use session::{SessionTables, Started};
 pub(crate) use weight::Weight;
@@ -484,14 +484,6 @@ impl Queries {
     pub(crate) fn maintenance_bytes(&self) -> u64 {
         self.resources.maintenance_bytes
     }
-}
-
-/// Place and threads of a query with a time limit. The threads stay with the organisation until
-/// nothing runs on them.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    threads: ThreadLease,
-    _place: Place,
 }
 
 /// A statement before its planning. Cloning it is cheap.

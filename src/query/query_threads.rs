@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 
-use super::places::Owner;
+use super::places::{Owner, Place};
 use crate::error::Result;
 use crate::threads::Threads;
 
@@ -32,6 +32,14 @@ struct ThreadGroup {
 /// Threads of one organisation, held while a query runs on them.
 #[derive(Clone, Debug)]
 pub(super) struct ThreadLease(Arc<Threads>);
+
+/// Place and threads of a query with a time limit. The threads stay with the organisation until
+/// nothing runs on them.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(super) threads: ThreadLease,
+    pub(super) _place: Place,
+}
 
 impl QueryThreads {
     pub(super) fn new(threads: usize, kept: usize) -> Self {
