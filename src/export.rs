@@ -11,6 +11,7 @@
 //! a batch alone. If the files of a day are too many or too large to be open together, they are
 //! read one by one and sorted, spilling to disk if necessary.
 
+mod cursor;
 mod erased;
 mod organisations;
 mod selection;
@@ -20,11 +21,12 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
+pub use cursor::Cursor;
+use cursor::Position;
 use erased::ErasedSince;
 pub(crate) use erased::LatestRules;
 pub(crate) use organisations::Organisations;
@@ -58,11 +60,8 @@ pub struct Request {
     pub to: Option<String>,
     /// Keys of each line, in order. `None` means the whole record in its native form.
     pub columns: Option<Vec<String>>,
-    /// Cursor: the last line received of an earlier export, after which to continue. It has the
-    /// form `created_at`, comma, `id`; if two organisations have a record with this time and id,
-    /// also a comma and the `organisation_id`. The same values are accepted as a JSON array, in
-    /// which commas and blanks of an id are unambiguous.
-    pub after: Option<String>,
+    /// The last line received of an earlier export, after which to continue.
+    pub after: Option<Cursor>,
     /// Maximum number of lines. `None` means no limit.
     pub limit: Option<u64>,
 }
@@ -81,7 +80,8 @@ struct Plan {
     encoder: Arc<Encoder>,
     frame: TimeRange,
     days: Vec<i32>,
-    cursor: Option<Cursor>,
+    /// Position after which to continue.
+    after: Option<Position>,
     /// Average bytes of a stored row.
     row_bytes: u64,
     condition: Condition,
@@ -96,14 +96,6 @@ struct Plan {
 struct TimeRange {
     from: i64,
     to: i64,
-}
-
-/// Position of a record in the order of an export.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Cursor {
-    organisation: String,
-    created_at: i64,
-    id: String,
 }
 
 /// Starts an export. Each chunk ends at the end of a line. Dropping the stream cancels the export.
@@ -216,13 +208,13 @@ impl Plan {
             refuse_bodies(request)?;
         }
         let frame = TimeRange::parse(request)?;
-        let cursor = match &request.after {
-            Some(after) => Some(Cursor::find(queries, query_context, after).await?),
+        let after = match &request.after {
+            Some(cursor) => Some(cursor.position(queries, query_context).await?),
             None => None,
         };
         let first = frame
             .from
-            .max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at))
+            .max(after.as_ref().map_or(i64::MIN, |after| after.created_at))
             .div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
         let days = days_of(query_context)
@@ -234,7 +226,7 @@ impl Plan {
             encoder,
             frame,
             days,
-            cursor,
+            after,
             row_bytes,
             condition,
             erased: None,
@@ -266,13 +258,15 @@ impl Plan {
             ("from", micros(self.frame.from)),
             ("to", micros(self.frame.to)),
         ];
-        if let Some(cursor) = self.cursor.as_ref().filter(|cursor| cursor.day() == i64::from(day)) {
+        let is_here =
+            |after: &&Position| after.created_at.div_euclid(MICROS_A_DAY) == i64::from(day);
+        if let Some(after) = self.after.as_ref().filter(is_here) {
             conditions.push(format!(
                 "({organisation} > $o or ({organisation} = $o and ({time} > $t or ({time} = $t and {id} > $i))))"
             ));
-            params.push(("o", ScalarValue::Utf8View(Some(cursor.organisation.clone()))));
-            params.push(("t", micros(cursor.created_at)));
-            params.push(("i", ScalarValue::Utf8View(Some(cursor.id.clone()))));
+            params.push(("o", ScalarValue::Utf8View(Some(after.organisation.clone()))));
+            params.push(("t", micros(after.created_at)));
+            params.push(("i", ScalarValue::Utf8View(Some(after.id.clone()))));
         }
         conditions.extend(self.condition.parts.iter().cloned());
         params.extend(
@@ -338,110 +332,6 @@ impl TimeRange {
         }
         Ok(frame)
     }
-}
-
-impl Cursor {
-    /// Finds the record of the cursor to learn its organisation.
-    async fn find(queries: &Queries, query_context: &QueryContext, after: &str) -> Result<Self> {
-        let wrong = || {
-            Error::invalid(format!(
-                "`after` is `{after}`; expected the `created_at` and the `id` of the last line received, with a comma between"
-            ))
-        };
-        let readings = readings(after).ok_or_else(wrong)?;
-        let (time, id, _) = readings.first().cloned().ok_or_else(wrong)?;
-        let created_at = moment(&time).ok_or_else(wrong)?;
-        let mut organisations = Vec::new();
-        for (_, id, organisation) in readings {
-            organisations = Self::organisations(queries, query_context, created_at, &id).await?;
-            match organisation {
-                Some(organisation) if organisations.contains(&organisation) => {
-                    return Ok(Self { organisation, created_at, id });
-                }
-                // The comma is part of the id.
-                Some(_) => organisations.clear(),
-                None if organisations.len() == 1 => {
-                    return Ok(Self { organisation: organisations.remove(0), created_at, id });
-                }
-                None if organisations.is_empty() => {}
-                None => break,
-            }
-        }
-        let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
-        let time = time::shortest(time);
-        match organisations.len() {
-            0 => Err(Error::not_found(format!(
-                "no record was created at {time} with id `{id}`; `after` must name one"
-            ))),
-            _ => Err(Error::invalid(format!(
-                "{} organisations have a record of {time} with id `{id}`; name the one meant as a third part of `after`: \
-                 {time},{id},ORGANISATION (an export with the column `organisation_id` is resumed by itself)",
-                organisations.len()
-            ))),
-        }
-    }
-
-    /// Returns the organisations that have a record with this time and id.
-    async fn organisations(
-        queries: &Queries,
-        query_context: &QueryContext,
-        created_at: i64,
-        id: &str,
-    ) -> Result<Vec<String>> {
-        let params = ParamValues::from(vec![
-            ("t", ScalarValue::TimestampMicrosecond(Some(created_at), Some("UTC".into()))),
-            ("i", ScalarValue::Utf8View(Some(id.to_owned()))),
-        ]);
-        let text = "select organisation_id from logs where created_at = $t and id = $i";
-        let answer = queries.run(query_context.clone(), text, params, queries.limits()).await?;
-        let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
-        let names =
-            batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
-        Ok(names.map(str::to_owned).collect())
-    }
-
-    fn day(&self) -> i64 {
-        self.created_at.div_euclid(MICROS_A_DAY)
-    }
-}
-
-/// Returns the possible meanings of a cursor as time, id and optional organisation, the most
-/// probable first.
-fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
-    if let Ok(parts) = serde_json::from_str::<Vec<String>>(after) {
-        return match <[String; 3]>::try_from(parts) {
-            Ok([time, id, organisation]) => Some(vec![(time, id, Some(organisation))]),
-            Err(parts) => {
-                let [time, id] = <[String; 2]>::try_from(parts).ok()?;
-                Some(vec![(time, id, None)])
-            }
-        };
-    }
-    let (time, rest) = split_time(after)?;
-    // The id is first read unchanged, then without the blanks that a user may have typed after the
-    // comma.
-    let mut readings = Vec::new();
-    let trimmed = Some(rest.trim()).filter(|trimmed| *trimmed != rest);
-    for rest in [Some(rest), trimmed].into_iter().flatten() {
-        readings.push((time.to_owned(), rest.to_owned(), None));
-        if let Some((id, organisation)) = rest.rsplit_once(',') {
-            readings.push((time.to_owned(), id.to_owned(), Some(organisation.to_owned())));
-        }
-    }
-    Some(readings)
-}
-
-/// Splits a text at the comma after the time at its beginning. The time may contain a comma.
-fn split_time(text: &str) -> Option<(&str, &str)> {
-    let commas = text.match_indices(',').map(|(place, _)| place).take(2).collect::<Vec<_>>();
-    let split = |place: &usize| (&text[..*place], &text[place + 1..]);
-    let readable = |parts: &(&str, &str)| moment(parts.0).is_some();
-    commas.iter().rev().map(split).find(readable).or_else(|| commas.first().map(split))
-}
-
-/// Parses a time or a date as µs since 1970-01-01.
-fn moment(text: &str) -> Option<i64> {
-    time::parse(text).map(|at| at.timestamp_micros())
 }
 
 /// Returns the columns that the encoder needs, as SQL. A part of a message is read alone, under its

@@ -129,7 +129,8 @@ pub mod nearest;
 
 pub use config::Config;
 pub use engine::{
-    Answer, AppendError, Engine, EngineBuilder, ExportRequest, Job, Params, Reader, Receipt,
+    Answer, AppendError, Engine, EngineBuilder, ExportCursor, ExportRequest, Job, Params, Reader,
+    Receipt,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use record::Record;

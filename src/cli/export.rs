@@ -9,14 +9,12 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
-use serde::Deserialize;
-use serde_json::json;
 
 use super::exit::{Done, interruptible};
 use super::output::{PartialFile, Sink, file_error, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use gatelog::engine::{ExportRequest, Reader};
+use gatelog::engine::{ExportCursor, ExportRequest, Reader};
 use gatelog::error::{Error, Result};
 
 /// Bytes at the end of a file that are read at once to find its last line.
@@ -47,7 +45,7 @@ pub(super) struct Args {
     columns: Option<Vec<String>>,
     /// Continues after the line with this created_at and id
     #[arg(long, value_name = "CREATED_AT,ID")]
-    after: Option<String>,
+    after: Option<ExportCursor>,
     /// Maximum number of lines
     #[arg(long, value_name = "RECORDS")]
     limit: Option<u64>,
@@ -157,14 +155,7 @@ struct Unfinished {
     /// End of its last complete line.
     end: u64,
     /// Cursor of that line. `None` if there is no complete line.
-    after: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Cursor {
-    created_at: Option<String>,
-    id: Option<String>,
-    organisation_id: Option<String>,
+    after: Option<ExportCursor>,
 }
 
 impl Unfinished {
@@ -182,8 +173,18 @@ impl Unfinished {
 
     fn read(path: PathBuf, mut file: File) -> Result<Self> {
         let (end, line) = last_line(&mut file).map_err(|cause| file_error("read", &path, cause))?;
-        let after = if line.is_empty() { None } else { Some(cursor(&path, &line)?) };
-        Ok(Self { path, file, end, after })
+        if line.is_empty() {
+            return Ok(Self { path, file, end, after: None });
+        }
+        let after = ExportCursor::from_line(&line).map_err(|refused| {
+            let path = path.display();
+            Error::invalid(format!(
+                "cannot continue after the last line of `{path}`: {}",
+                refused.message()
+            ))
+            .with_source(refused)
+        })?;
+        Ok(Self { path, file, end, after: Some(after) })
     }
 
     /// Removes the bytes after the last complete line.
@@ -193,28 +194,6 @@ impl Unfinished {
             .and_then(|()| self.file.seek(SeekFrom::End(0)))
             .map_err(|cause| file_error("write", &self.path, cause))?;
         Ok(PartialFile::resume(self.file, out, self.path))
-    }
-}
-
-fn cursor(path: &Path, line: &[u8]) -> Result<String> {
-    match serde_json::from_slice(line) {
-        // The native form leaves out only nulls, so a line with a time and an id but no
-        // organisation was exported without that column.
-        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: Some(organisation) }) => {
-            Ok(json!([at, id, organisation]).to_string())
-        }
-        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: None }) => {
-            Ok(json!([at, id]).to_string())
-        }
-        Ok(_) => Err(Error::invalid(format!(
-            "the last line of `{}` has no `created_at` and `id`; an export without them cannot be resumed",
-            path.display()
-        ))),
-        Err(cause) => Err(Error::invalid(format!(
-            "the last line of `{}` is not an exported record",
-            path.display()
-        ))
-        .with_source(cause)),
     }
 }
 
@@ -278,22 +257,5 @@ mod tests {
         check("a\nbc\nto", 5, "bc");
         let long = "x".repeat(3 * BLOCK_BYTES as usize);
         check(&format!("a\n{long}\n{long}"), long.len() + 3, &long);
-    }
-
-    #[test]
-    fn a_line_without_time_and_id_cannot_be_gone_on_from() {
-        let path = Path::new("a.jsonl");
-        let after = cursor(path, br#"{"id":"7","cost":1,"created_at":"2026-11-20T00:00:00.000Z"}"#)
-            .unwrap();
-        assert_eq!(after, r#"["2026-11-20T00:00:00.000Z","7"]"#);
-        let blanks = cursor(
-            path,
-            br#"{"id":" a, b ","created_at":"2026-11-20T00:00:00.000Z","organisation_id":"o"}"#,
-        );
-        assert_eq!(blanks.unwrap(), r#"["2026-11-20T00:00:00.000Z"," a, b ","o"]"#);
-        assert!(
-            cursor(path, br#"{"cost":1}"#).unwrap_err().message().contains("cannot be resumed")
-        );
-        assert!(cursor(path, b"created_at,id").is_err());
     }
 }

@@ -75,7 +75,7 @@ pub use crate::catalog::{
     State as CatalogState, key_text,
 };
 pub use crate::clock::Leap as ClockLeap;
-pub use crate::export::Request as ExportRequest;
+pub use crate::export::{Cursor as ExportCursor, Request as ExportRequest};
 pub use crate::parts::RecordPart;
 pub use crate::query::{Answer, Params};
 pub use adopt::LeftBehind;

@@ -8,7 +8,9 @@ use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
 use gatelog::engine::{Access, RecordPart};
 use gatelog::record::Message;
-use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Params, Reader, Record};
+use gatelog::{
+    Config, Engine, ErrorKind, ExportCursor, ExportRequest, Job, Params, Reader, Record,
+};
 use tempfile::TempDir;
 
 /// Opens an engine whose former owner was dropped: its lock goes away a moment later.
@@ -304,7 +306,12 @@ async fn an_export_comes_in_order_with_its_keys_and_goes_on_after_any_line() {
 
     for cut in [0, 1, 59, 100, 118] {
         let (_, _, created_at, id) = &keys[cut];
-        let after = Some(format!("{created_at},{id}"));
+        let typed = format!("{created_at},{id}").parse().unwrap();
+        let after = Some(ExportCursor::from_line(lines[cut].as_bytes()).unwrap());
+        let continued = ExportRequest { after, ..request.clone() };
+        let rest = exported(&engine.reader(), &continued).await;
+        assert_eq!(rest.lines().collect::<Vec<_>>(), lines[cut + 1..], "after line {cut}");
+        let after = Some(typed);
         let rest = exported(&engine.reader(), &ExportRequest { after, ..request.clone() }).await;
         assert_eq!(rest.lines().collect::<Vec<_>>(), lines[cut + 1..], "after line {cut}");
     }
@@ -333,7 +340,10 @@ async fn an_export_comes_in_order_with_its_keys_and_goes_on_after_any_line() {
             ErrorKind::Invalid,
         ),
         (
-            ExportRequest { after: Some("2026-11-02,nobody".into()), ..ExportRequest::default() },
+            ExportRequest {
+                after: Some("2026-11-02,nobody".parse().unwrap()),
+                ..ExportRequest::default()
+            },
             ErrorKind::NotFound,
         ),
     ] {
@@ -429,7 +439,7 @@ async fn a_cursor_that_two_organisations_share_must_name_the_one() {
     engine.append(vec![of("a", "x1"), of("b", "x1"), of("b", "x2")]).await.unwrap();
     let columns = Some(vec!["organisation_id".to_owned(), "id".to_owned()]);
     let after = |text: &str| ExportRequest {
-        after: Some(text.to_owned()),
+        after: Some(text.parse().unwrap()),
         columns: columns.clone(),
         ..ExportRequest::default()
     };

@@ -519,7 +519,11 @@ async fn an_export_holds_what_its_key_may_see() {
 
         // A record of others is as unknown as one that never was.
         let after = |id: &str, seconds: i64| ExportRequest {
-            after: Some(format!("{},{id}", (now() - Duration::seconds(seconds)).to_rfc3339())),
+            after: Some(
+                format!("{},{id}", (now() - Duration::seconds(seconds)).to_rfc3339())
+                    .parse()
+                    .unwrap(),
+            ),
             ..ExportRequest::default()
         };
         for request in

@@ -74,6 +74,7 @@ async fn run(
     let Document { from, to, columns, after, limit, format: _ } = document;
     let place = app.places.exports.take(&Holder::new(access.organisation.as_deref()))?;
     let reader = app.engine.reader_as(access);
+    let after = after.map(|after| after.parse()).transpose()?;
     let request = ExportRequest { from, to, columns, after, limit };
     let mut response =
         stream_response::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
