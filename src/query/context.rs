@@ -8,6 +8,7 @@ use super::read_scope::ReadScope;
 use super::row_security::{RowSecurity, Visibility};
 use crate::catalog::Denied;
 use crate::error::Result;
+use crate::limits::Holder;
 use crate::table::DataFile;
 use crate::view::View;
 
@@ -46,6 +47,12 @@ impl QueryContext {
         self.read_scope.as_ref().is_some_and(|read_scope| {
             read_scope.organisation.is_some() || read_scope.workspace.is_some()
         })
+    }
+
+    /// Returns the party whose work the query is.
+    pub(crate) fn holder(&self) -> Holder {
+        let organisation = self.read_scope.as_ref().and_then(|scope| scope.organisation.as_deref());
+        Holder::new(organisation)
     }
 
     /// Returns true if bodies are withheld from the reader.
