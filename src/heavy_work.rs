@@ -1,4 +1,5 @@
-//! Work that takes long, on threads with a lower priority, a few threads for each organisation.
+//! Work that takes long and is no query, on threads of the lowest priority, a few threads for each
+//! organisation.
 //!
 //! An organisation that sends or requests much has work for dozens of threads at once. It gets as
 //! many as a query has, so the little work of another organisation does not wait behind dozens of
@@ -15,11 +16,12 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::limits::Holder;
+use crate::threads::{Priority, Threads};
 
 /// The places of all organisations. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct HeavyWork {
-    threads: Handle,
+    threads: Arc<Threads>,
     /// Number of places of each holder.
     places: usize,
     holders: Arc<Mutex<HashMap<Holder, Weak<Semaphore>>>>,
@@ -34,9 +36,10 @@ pub(crate) struct Place {
 }
 
 impl HeavyWork {
-    /// Creates places on the blocking threads of a runtime whose threads have a lower priority.
-    pub(crate) fn new(threads: Handle, places: usize) -> Self {
-        Self { threads, places: places.max(1), holders: Arc::default() }
+    /// Starts the threads, with so many places for each organisation.
+    pub(crate) fn start(places: usize) -> Result<Self> {
+        let threads = Threads::start("gatelog-heavy", 1, Priority::Lowest)?;
+        Ok(Self { threads: Arc::new(threads), places: places.max(1), holders: Arc::default() })
     }
 
     /// Runs work that never waits, once its holder has a place.
@@ -47,7 +50,7 @@ impl HeavyWork {
     ) -> Result<T> {
         // The place is held until the work ends, even if nobody waits for it any more.
         let taken = self.places_of(holder).acquire_owned().await;
-        let worked = self.threads.spawn_blocking(move || {
+        let worked = self.threads.handle()?.spawn_blocking(move || {
             let _taken = taken;
             work()
         });
@@ -57,16 +60,16 @@ impl HeavyWork {
     }
 
     /// Starts work that waits in between, for which it gives back its place ([`Place::pause`]).
-    pub(crate) fn start<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         &self,
         holder: &Holder,
         work: impl FnOnce(&Place) -> T + Send + 'static,
-    ) -> JoinHandle<T> {
+    ) -> Result<JoinHandle<T>> {
         let place = Place { places: Some(self.places_of(holder)), taken: Mutex::default() };
-        self.threads.spawn_blocking(move || {
+        Ok(self.threads.handle()?.spawn_blocking(move || {
             place.take();
             work(&place)
-        })
+        }))
     }
 
     fn places_of(&self, holder: &Holder) -> Arc<Semaphore> {
@@ -116,7 +119,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_organisation_works_in_its_places_and_another_one_has_its_own() {
-        let heavy = HeavyWork::new(Handle::current(), 2);
+        let heavy = HeavyWork::start(2).unwrap();
         let running = Arc::new(AtomicUsize::new(0));
         let most = Arc::new(AtomicUsize::new(0));
         let (release, released) = mpsc::channel::<()>();
@@ -150,9 +153,10 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn waiting_work_lets_other_work_of_its_organisation_pass() {
-        let heavy = HeavyWork::new(Handle::current(), 1);
+        let heavy = HeavyWork::start(1).unwrap();
         let (release, released) = mpsc::channel::<()>();
-        let waiting = heavy.start(&holder("acme"), move |place| place.pause(|| released.recv()));
+        let wait = move |place: &Place| place.pause(|| released.recv());
+        let waiting = heavy.spawn(&holder("acme"), wait).unwrap();
         // Ends only because the work above gives back the only place.
         heavy.run(&holder("acme"), move || release.send(()).unwrap()).await.unwrap();
         waiting.await.unwrap().unwrap();

@@ -64,7 +64,7 @@ use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
 use crate::refusals::Refusals;
 use crate::store::Store;
-use crate::threads::Threads;
+use crate::threads::{Priority, Threads};
 use crate::usage::Usage;
 use crate::wal::Payload;
 
@@ -154,7 +154,7 @@ struct Inner {
 /// Threads and tasks; they end when the last handle of the engine is dropped.
 #[derive(Debug)]
 struct Background {
-    /// The threads of [`HeavyWork`], flushes and merges.
+    /// The threads of flushes and merges.
     _work: Threads,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -826,10 +826,10 @@ impl Prepared {
     }
 }
 
-/// Starts the threads of flushes, merges, exports and large bodies. Queries have threads of their
-/// own.
+/// Starts the threads of flushes, merges and jobs. Queries, and bodies and answers of many bytes,
+/// have threads of their own.
 fn work_threads(config: &Config) -> Result<Threads> {
-    Threads::start("gatelog-work", crate::query::threads(config))
+    Threads::start("gatelog-work", crate::query::threads(config), Priority::Low)
 }
 
 /// Locks a mutex, also after a panic of a holder: every use here is one assignment, so its content

@@ -209,7 +209,7 @@ impl Queries {
             resources: resources::Resources::new(config, store),
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
-            heavy: HeavyWork::new(work.clone(), threads(config)),
+            heavy: HeavyWork::start(threads(config))?,
             work,
             threads: QueryThreads::new(threads(config), all),
             places: Places::new(all, share),

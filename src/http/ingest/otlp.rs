@@ -164,7 +164,7 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let bytes = request.bytes.len();
     let holder = access.holder();
     let parsing =
-        start_by_size(app, &holder, bytes, move |place| parse(&parser, &request, &chunks, place));
+        start_by_size(app, &holder, bytes, move |place| parse(&parser, &request, &chunks, place))?;
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
     while let Some(records) = coming.recv().await {

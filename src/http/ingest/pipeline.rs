@@ -2,8 +2,8 @@
 //!
 //! Three steps run in parallel: one thread reads and splits the body ([`feed`]), up to two threads
 //! parse chunks and build their batches, and one chunk at a time is appended, in order. A body that
-//! is not small is split and parsed in the places of its organisation ([`crate::heavy_work`]). Records
-//! that a [`Receipt`] counts as accepted are durable, even if the body failed later.
+//! is not small is split and parsed in the places of its organisation ([`crate::heavy_work`]).
+//! Records that a [`Receipt`] counts as accepted are durable, even if the body failed later.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -271,13 +271,13 @@ impl Intake {
                 // The size of a packed body does not limit the work.
                 let bytes = if may_be_packed(&first) { usize::MAX } else { bytes };
                 let feed = move |place: &Place| feed(first, frames, &cut, &portions, place);
-                start_by_size(&app, &holder, bytes, feed)
+                start_by_size(&app, &holder, bytes, feed)?
             }
             Source::Bytes(body) => {
                 start_by_size(&app, &holder, bytes, move |place| match counted(&body) {
                     records if records > ingest::MAX_RECORDS as u64 => Err(too_many(records)),
                     _ => feed_plain(Cursor::new(body), &cut, &portions, place),
-                })
+                })?
             }
         };
         let appended = self.append_all(coming, receipt).await;
@@ -360,11 +360,11 @@ pub(crate) fn start_by_size<T: Send + 'static>(
     holder: &Holder,
     bytes: usize,
     work: impl FnOnce(&Place) -> T + Send + 'static,
-) -> JoinHandle<T> {
+) -> Result<JoinHandle<T>> {
     if bytes <= HERE_BYTES {
-        return tokio::task::spawn_blocking(move || work(&Place::none()));
+        return Ok(tokio::task::spawn_blocking(move || work(&Place::none())));
     }
-    app.engine.heavy().start(holder, work)
+    app.engine.heavy().spawn(holder, work)
 }
 
 /// Runs work that never waits: at once if it concerns few bytes, else in a place of its holder.
