@@ -133,6 +133,8 @@ pub(crate) async fn selected(
         .read_scope
         .as_ref()
         .map(|read_scope| ErasedSince::new(latest, Arc::clone(&read_scope.rules)));
+    let heavy = queries.heavy().clone();
+    let holder = query_context.holder();
     let plan = Arc::new(Plan {
         erased,
         organisations,
@@ -154,18 +156,19 @@ pub(crate) async fn selected(
         .map(move |batch| {
             let plan = Arc::clone(&plan);
             let encoder = Arc::clone(&plan.encoder);
+            let heavy = heavy.clone();
+            let holder = holder.clone();
             async move {
                 let batch = match &plan.erased {
                     Some(erased) => erased.keep(batch?)?,
                     None => batch?,
                 };
                 plan.organisations.note(&batch, ErasedSince::ORGANISATION);
-                let task = tokio::task::spawn_blocking(move || {
+                let encode = move || {
                     let mut lines = Vec::new();
                     encoder.encode(&batch, &mut lines).map(|()| Bytes::from(lines))
-                });
-                task.await
-                    .map_err(|cause| Error::internal("an encoder panicked").with_source(cause))?
+                };
+                heavy.run(&holder, encode).await?
             }
         })
         .buffered(ENCODING)

@@ -117,6 +117,7 @@ pub mod record;
 #[doc(hidden)]
 pub mod store;
 pub mod encode;
+mod heavy_work;
 #[doc(hidden)]
 pub mod limits;
 pub mod guide;

@@ -1,7 +1,8 @@
 //! Threads for work that takes long: queries, exports, flushes, merges, parsing of large bodies.
 //!
 //! They have a lower priority than the threads that answer requests and write the log. So a small
-//! write is acknowledged soon, however much work there is.
+//! write is acknowledged soon, however much work there is. Bodies and answers of many bytes, whose
+//! senders do not wait for each single record, come after queries and flushes.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -12,9 +13,26 @@ use crate::error::{Error, Result};
 /// the used part takes memory.
 pub(crate) const STACK_BYTES: usize = 256 << 20;
 
-/// Nice value of the threads. The system gives a thread with the value 0 three times as much time.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 5;
+/// Priority of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// That of queries and flushes.
+    Low,
+    /// That of bodies and answers of many bytes.
+    Lowest,
+}
+
+impl Priority {
+    /// Returns the nice value. The system gives a thread three times as much time as one whose
+    /// value is higher by 5.
+    #[cfg(target_os = "linux")]
+    fn nice(self) -> i32 {
+        match self {
+            Self::Low => 5,
+            Self::Lowest => 10,
+        }
+    }
+}
 
 /// A runtime whose threads have a lower priority. It may be dropped inside another one.
 #[derive(Debug)]
@@ -22,12 +40,12 @@ pub(crate) struct Threads(Option<Runtime>);
 
 impl Threads {
     /// Starts a runtime with so many threads for tasks.
-    pub(crate) fn start(name: &str, threads: usize) -> Result<Self> {
+    pub(crate) fn start(name: &str, threads: usize, priority: Priority) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name(name)
             .thread_stack_size(STACK_BYTES)
-            .on_thread_start(lower_priority)
+            .on_thread_start(move || lower(priority))
             .enable_all()
             .build()
             .map_err(|cause| {
@@ -54,11 +72,13 @@ impl Drop for Threads {
     }
 }
 
-/// Lowers the priority of the calling thread. On Linux, the nice value belongs to the thread; other
+/// Sets the priority of the calling thread. On Linux, the nice value belongs to the thread; other
 /// systems have only one for the process, which stays as it is.
-fn lower_priority() {
+fn lower(priority: Priority) {
+    #[cfg(not(target_os = "linux"))]
+    let _ = priority;
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    if let Err(error) = rustix::process::setpriority_process(None, priority.nice()) {
         // A sandbox may forbid it. Then all threads share the time equally.
         tracing::debug!(%error, "cannot lower the priority of a thread");
     }
@@ -72,10 +92,14 @@ mod tests {
     fn its_threads_have_a_lower_priority_and_others_keep_theirs() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        let threads = Threads::start("test", 1).unwrap();
-        let handle = threads.handle().unwrap();
-        let task = handle.block_on(handle.spawn(async move { nice() })).unwrap();
-        let blocking = handle.block_on(handle.spawn_blocking(nice)).unwrap();
-        assert_eq!((task, blocking, nice()), (NICE.max(before), NICE.max(before), before));
+        for priority in [Priority::Low, Priority::Lowest] {
+            let threads = Threads::start("test", 1, priority).unwrap();
+            let handle = threads.handle().unwrap();
+            let task = handle.block_on(handle.spawn(async move { nice() })).unwrap();
+            let blocking = handle.block_on(handle.spawn_blocking(nice)).unwrap();
+            let lower = priority.nice().max(before);
+            assert_eq!((task, blocking, nice()), (lower, lower, before));
+        }
+        assert!(Priority::Low.nice() < Priority::Lowest.nice());
     }
 }

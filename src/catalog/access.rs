@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
+use crate::limits::Holder;
 use crate::nearest::{clip, hint};
 
 /// A permission of a key.
@@ -86,6 +87,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// Returns the party that the caller's work and memory are counted for.
+    pub(crate) fn holder(&self) -> Holder {
+        Holder::new(self.organisation.as_deref())
+    }
+
     /// Returns the access of the operator, which opens everything.
     pub fn operator(key_id: &str) -> Self {
         Self {

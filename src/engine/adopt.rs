@@ -31,7 +31,7 @@ use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::view::View;
-use crate::wal::{self, FlushedSeq, Kind, Noted, Payload, Wal};
+use crate::wal::{self, Entry, FlushedSeq, Kind, Noted, Payload, Wal};
 
 /// The folder of the fresh log, in that of the old one.
 const FRESH: &str = "adopting";
@@ -73,20 +73,21 @@ impl LeftBehind {
         let disk = Arc::clone(self.store.disk());
         let frames = move || -> Result<_> {
             let mut frames = Vec::new();
-            let take = &mut |_, kind, batch| {
-                frames.push((kind, batch));
+            let take = &mut |entry, batch| {
+                frames.push((entry, batch));
                 Ok(())
             };
             wal::replay(&*disk, &folder, FlushedSeq::default(), false, take)?;
             Ok(frames)
         };
-        let frames: Vec<(Kind, RecordBatch)> = blocking(frames).await?;
+        let frames: Vec<(Entry, RecordBatch)> = blocking(frames).await?;
         let threads = work_threads(&config)?;
         let queries = Queries::new(&config, &self.store, Vec::new(), threads.handle()?)?;
         let stored = Stored::find(&self.store, &queries, &frames).await?;
         let mut rest = Vec::new();
-        for (kind, batch) in frames {
-            rest.extend(stored.rest(kind, &batch)?);
+        for (entry, batch) in frames {
+            let payloads = stored.rest(entry.kind, &batch)?.into_iter();
+            rest.extend(payloads.map(|payload| payload.arrived(entry.arrived_ms)));
         }
         if rest.is_empty() {
             return Ok(None);
@@ -94,7 +95,8 @@ impl LeftBehind {
         let folders = Arc::clone(self.store.folders());
         let folder = self.folder.clone();
         let fresh = self.fresh.clone();
-        blocking(move || write_log(&folders, &folder, &fresh, &rest)).await?;
+        let now_ms = chrono::Utc::now().timestamp_millis();
+        blocking(move || write_log(&folders, &folder, &fresh, &rest, now_ms)).await?;
         Ok(Some(&self.fresh))
     }
 
@@ -117,12 +119,17 @@ impl LeftBehind {
 }
 
 /// Writes a log of these frames, for the same store as the old one.
-fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) -> Result<()> {
+fn write_log(
+    folders: &Folders,
+    old: &Path,
+    fresh: &Path,
+    frames: &[Payload],
+    now_ms: i64,
+) -> Result<()> {
     let parts = Dependencies::default();
     let new = ((parts.new_uuid)(), parts.random);
     let unused = |_| Ok((FlushedSeq::default(), Noted::default()));
-    let mut log =
-        Wal::open(fresh, &record::schema(), folders, new, &unused, &mut |_, _, _| Ok(()))?;
+    let mut log = Wal::open(fresh, &record::schema(), folders, new, &unused, &mut |_, _| Ok(()))?;
     if let Some(home) = wal::read_home(&**folders.disk(), old)? {
         wal::write_home(folders, fresh, &home)?;
     }
@@ -132,12 +139,12 @@ fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) ->
         group.push(frame);
         bytes += frame.bytes().len();
         if bytes >= GROUP_BYTES {
-            log.append(&group)?;
+            log.append(&group, now_ms)?;
             group = Vec::new();
             bytes = 0;
         }
     }
-    if group.is_empty() { Ok(()) } else { log.append(&group).map(|_| ()) }
+    if group.is_empty() { Ok(()) } else { log.append(&group, now_ms).map(|_| ()) }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -158,12 +165,12 @@ impl Stored {
     async fn find(
         store: &Store,
         queries: &Queries,
-        frames: &[(Kind, RecordBatch)],
+        frames: &[(Entry, RecordBatch)],
     ) -> Result<Self> {
         let keys = KeyHasher::random();
         let mut wanted = HashSet::new();
-        for (kind, batch) in frames {
-            wanted.extend(keys_of(&keys, *kind, batch)?);
+        for (entry, batch) in frames {
+            wanted.extend(keys_of(&keys, entry.kind, batch)?);
         }
         let mut stored = HashMap::new();
         if let Some(table) = Table::open(store, Rows::Logs).await? {

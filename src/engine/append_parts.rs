@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::pending_parts::{Part, Parts, fingerprint_of};
 use super::writer::{Append, Command};
-use super::{Access, AppendError, Engine, Receipt, day_of, owned, owner, run_blocking_if_large};
+use super::{Access, AppendError, Engine, Receipt, day_of, owned, owner};
 use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
@@ -104,7 +104,7 @@ impl Engine {
             Ok((parts, Payload::encode_as(Kind::RecordPart(part_kind), &builder.finish())?))
         };
         let done = async {
-            let (parts, payload) = run_blocking_if_large(bytes, build).await?;
+            let (parts, payload) = inner.build(permit.holder(), bytes, build).await?;
             let (reply, done) = oneshot::channel();
             inner.send(Command::Parts(Box::new(Parts {
                 part_kind,
@@ -176,7 +176,7 @@ impl Engine {
             let payload = Payload::encode_as(Kind::Feedback, &batch)?;
             Ok((batch, payload, keys))
         };
-        let (batch, payload, keys) = run_blocking_if_large(bytes, build).await?;
+        let (batch, payload, keys) = inner.build(permit.holder(), bytes, build).await?;
         let (reply, done) = oneshot::channel();
         let append = Append { rows: Rows::Feedback, batch, payload, keys, days, permit, reply };
         inner.send(Command::Append(Box::new(append)))?;

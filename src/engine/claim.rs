@@ -544,10 +544,10 @@ mod tests {
         let new = (Uuid::from_u128(7), crate::engine::Dependencies::default().random);
         let unused = |_| Ok((wal::FlushedSeq::default(), wal::Noted::default()));
         let mut log =
-            wal::Wal::open(folder, &schema, &folders, new, &unused, &mut |_, _, _| Ok(())).unwrap();
+            wal::Wal::open(folder, &schema, &folders, new, &unused, &mut |_, _| Ok(())).unwrap();
         let mut builder = crate::record::BatchBuilder::new();
         builder.append(&crate::Record::default());
-        log.append(&[&wal::Payload::encode(&builder.finish()).unwrap()]).unwrap();
+        log.append(&[&wal::Payload::encode(&builder.finish()).unwrap()], 0).unwrap();
     }
 
     fn copy(from: &Path, to: &Path) {

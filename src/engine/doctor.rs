@@ -193,7 +193,7 @@ async fn check_wal(
     }
     let mut frames = 0_u64;
     let mut rows = 0_u64;
-    let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, _, batch| {
+    let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, batch| {
         frames += 1;
         rows += batch.num_rows() as u64;
         Ok(())

@@ -1,11 +1,15 @@
 //! Queue of appends that wait for the writer. Organisations take turns, so that one with many large
-//! appends does not delay the others by more than a group.
+//! appends does not delay the others by more than a group. A small append joins the next group even
+//! if large ones fill it.
 
 use std::collections::VecDeque;
 
 use tokio::sync::mpsc;
 
 use crate::limits::Holder;
+
+/// Largest fraction (1/n) of a group that counts as a small append.
+const SMALL_IN_GROUP: usize = 64;
 
 /// An append of the queue.
 pub(super) trait Queued: Sized {
@@ -57,14 +61,16 @@ impl<T: Queued> FairQueue<T> {
         }
     }
 
-    /// Takes one append of each organisation in turn, until the group has at least `bytes`.
-    /// `None` if nothing waits.
+    /// Takes one append of each organisation in turn, until the group has at least `bytes`, and then
+    /// a small one of each organisation that had no turn. `None` if nothing waits.
     pub(super) fn take_group(&mut self, bytes: usize) -> Option<Vec<T>> {
         let mut group = Vec::new();
         let mut weight = 0;
+        let mut without_turn = self.queues.len();
         while weight < bytes
             && let Some((holder, mut queue)) = self.queues.pop_front()
         {
+            without_turn = without_turn.saturating_sub(1);
             if let Some(append) = queue.pop_front() {
                 weight += append.weight();
                 group.push(append);
@@ -73,7 +79,21 @@ impl<T: Queued> FairQueue<T> {
                 self.queues.push_back((holder, queue));
             }
         }
+        self.join_small(&mut group, without_turn, bytes);
         (!group.is_empty()).then_some(group)
+    }
+
+    /// Adds the next append of each of the first organisations if it is small, up to `bytes`
+    /// altogether.
+    fn join_small(&mut self, group: &mut Vec<T>, organisations: usize, bytes: usize) {
+        let mut left = bytes;
+        for (_, queue) in self.queues.iter_mut().take(organisations) {
+            let small =
+                queue.pop_front_if(|append| append.weight() <= (bytes / SMALL_IN_GROUP).min(left));
+            left -= small.as_ref().map_or(0, Queued::weight);
+            group.extend(small);
+        }
+        self.queues.retain(|(_, queue)| !queue.is_empty());
     }
 }
 
@@ -120,6 +140,33 @@ mod tests {
             rest.extend(numbers(Some(group)));
         }
         assert_eq!(rest, (6..50).collect::<Vec<_>>(), "each organisation keeps its order");
+    }
+
+    #[test]
+    fn a_small_append_joins_a_group_that_large_ones_fill() {
+        let mut queue = FairQueue::new(fake("acme", 0, 1_000));
+        [fake("acme", 1, 1_000), fake("large", 2, 500), fake("zen", 3, 10), fake("zen", 4, 10)]
+            .into_iter()
+            .for_each(|append| queue.push(append));
+        (10..200).for_each(|number| queue.push(fake(&format!("one of many {number}"), number, 15)));
+        let first = numbers(queue.take_group(1_000));
+        assert_eq!(
+            first[..2],
+            [0, 3],
+            "zen does not wait for another group, the large append does"
+        );
+        let small: u32 = 15;
+        assert_eq!(
+            first.len() - 2,
+            (1_000 - 10) / small as usize,
+            "the small ones are bounded too"
+        );
+        assert_eq!(numbers(queue.take_group(1_000))[..2], [2, 4]);
+        let mut rest = 0;
+        while let Some(group) = queue.take_group(1_000) {
+            rest += group.len();
+        }
+        assert!(rest > 0 && queue.queues.is_empty());
     }
 
     #[test]

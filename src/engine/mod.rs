@@ -36,7 +36,7 @@ mod table_state;
 mod time_tests;
 mod writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,6 +53,7 @@ use crate::clock::{Leap, Watch};
 use crate::config::Config;
 use crate::dedupe::KeyHasher;
 use crate::error::{Error, Result};
+use crate::heavy_work::HeavyWork;
 use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
 use crate::limits::{self, Days, Holder, MemoryReservation};
 use crate::memtable::MemoryBudget;
@@ -63,7 +64,7 @@ use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
 use crate::refusals::Refusals;
 use crate::store::Store;
-use crate::threads::Threads;
+use crate::threads::{Priority, Threads};
 use crate::usage::Usage;
 use crate::wal::Payload;
 
@@ -92,7 +93,8 @@ pub use status::{AppendError, Job, Outcome, Receipt, Status};
 use table_state::TableState;
 use writer::{Append, Command, Counters};
 
-/// Batches below this size are built on the caller's thread, larger ones on blocking threads.
+/// Batches below this size are built on the caller's thread, larger ones on threads with a lower
+/// priority.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// An open engine. Cheap to clone; one per folder.
@@ -152,7 +154,8 @@ struct Inner {
 /// Threads and tasks; they end when the last handle of the engine is dropped.
 #[derive(Debug)]
 struct Background {
-    work: Threads,
+    /// The threads of flushes and merges.
+    _work: Threads,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -266,12 +269,12 @@ impl Engine {
         let build = move || {
             let mut builder = BatchBuilder::new();
             records.into_iter().for_each(|record| builder.append(&record));
-            prepared(builder.finish(), &keys)
+            Prepared::new(builder.finish(), &keys)
         };
         let done = async {
-            let (batch, payload, keys) = run_blocking_if_large(bytes, build).await?;
-            inner.note_unconfirmed(access, &keys);
-            inner.submit(batch, payload, keys, permit).await
+            let prepared = inner.build(permit.holder(), bytes, build).await?;
+            inner.note_unconfirmed(access, &prepared.keys);
+            inner.submit(prepared, permit).await
         };
         done.await.map_err(|error| AppendError { error, records: Vec::new() })
     }
@@ -307,19 +310,19 @@ impl Engine {
             let ends = starts.iter().copied().chain([batch.num_rows()]);
             let parts = [0].into_iter().chain(starts.iter().copied()).zip(ends);
             parts
-                .map(|(start, end)| prepared(batch.slice(start, end - start), &of.keys))
+                .map(|(start, end)| Prepared::new(batch.slice(start, end - start), &of.keys))
                 .collect::<Result<Vec<_>>>()
         };
-        let parts = run_blocking_if_large(bytes, build).await?;
+        let parts = inner.build(permit.holder(), bytes, build).await?;
         let mut receipt = Receipt::default();
         let mut left = parts.len() as u64;
-        for (batch, payload, keys) in parts {
-            inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
+        for prepared in parts {
+            inner.days.take(prepared.days()).await?;
             let room = permit
                 .split(permit.units() / left)
                 .ok_or_else(|| Error::internal("a memory reservation is missing"))?;
             left -= 1;
-            receipt += inner.submit(batch, payload, keys, room).await?;
+            receipt += inner.submit(prepared, room).await?;
         }
         Ok(receipt)
     }
@@ -545,12 +548,9 @@ impl Engine {
         Ok(inner.catalog.change(make).await?.then_some(text))
     }
 
-    /// Runs work that takes long on a thread with a lower priority than those of the server.
-    pub(crate) fn run_heavy<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<JoinHandle<T>> {
-        Ok(self.background.work.handle()?.spawn_blocking(work))
+    /// Returns the places for work that takes long.
+    pub(crate) fn heavy(&self) -> &HeavyWork {
+        self.inner.queries.heavy()
     }
 
     /// Returns 32 random bytes.
@@ -690,16 +690,24 @@ impl Inner {
         Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
     }
 
-    /// Sends a batch to the writer and waits until it is durable.
-    async fn submit(
+    /// Builds a small batch at once, and a larger one in a place of its holder.
+    async fn build<T: Send + 'static>(
         &self,
-        batch: RecordBatch,
-        payload: Payload,
-        keys: Vec<u128>,
-        permit: MemoryReservation,
-    ) -> Result<Receipt> {
+        holder: &Holder,
+        bytes: usize,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if bytes < SMALL_BYTES {
+            return work();
+        }
+        self.queries.heavy().run(holder, work).await?
+    }
+
+    /// Sends a batch to the writer and waits until it is durable.
+    async fn submit(&self, prepared: Prepared, permit: MemoryReservation) -> Result<Receipt> {
         let (reply, done) = oneshot::channel();
-        let days = days_of(&batch).collect::<HashSet<_>>().len();
+        let Prepared { batch, payload, keys, days, .. } = prepared;
+        let days = days.iter().map(|(_, day)| day).collect::<HashSet<_>>().len();
         let append = Append { rows: Rows::Logs, batch, payload, keys, days, permit, reply };
         self.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))?
@@ -782,29 +790,46 @@ fn holder_of(batch: &RecordBatch) -> Holder {
     }
 }
 
-/// Returns a batch with its encoding for the log and the keys of its ids.
-fn prepared(batch: RecordBatch, keys: &KeyHasher) -> Result<(RecordBatch, Payload, Vec<u128>)> {
-    let payload = Payload::encode(&batch)?;
-    let keys = keys.keys_of_batch(&batch);
-    Ok((batch, payload, keys))
+/// A batch with all that takes time in proportion to its rows, so that the threads which answer
+/// requests only have to pass it on.
+#[derive(Debug)]
+struct Prepared {
+    batch: RecordBatch,
+    /// The encoding for the log.
+    payload: Payload,
+    /// Keys of the rows.
+    keys: Vec<u128>,
+    /// The party whose memory the rows count against.
+    holder: Holder,
+    /// Organisations and days of the rows.
+    days: BTreeSet<(String, i64)>,
 }
 
-/// Runs small work at once, and other work on a blocking thread.
-async fn run_blocking_if_large<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    if bytes < SMALL_BYTES {
-        return work();
+impl Prepared {
+    fn new(batch: RecordBatch, keys: &KeyHasher) -> Result<Self> {
+        let mut days = BTreeSet::new();
+        let mut last = None;
+        for row in organisations_of(&batch).zip(days_of(&batch)) {
+            // Most rows have the same day and organisation as the row before.
+            if last.replace(row) != Some(row) {
+                days.insert((row.0.to_owned(), row.1));
+            }
+        }
+        let payload = Payload::encode(&batch)?;
+        let keys = keys.keys_of_batch(&batch);
+        let holder = holder_of(&batch);
+        Ok(Self { batch, payload, keys, holder, days })
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
+
+    fn days(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.days.iter().map(|(organisation, day)| (organisation.as_str(), *day))
+    }
 }
 
-/// Starts the threads of flushes, merges, exports and large bodies. Queries have threads of their
-/// own.
+/// Starts the threads of flushes, merges and jobs. Queries, and bodies and answers of many bytes,
+/// have threads of their own.
 fn work_threads(config: &Config) -> Result<Threads> {
-    Threads::start("gatelog-work", crate::query::threads(config))
+    Threads::start("gatelog-work", crate::query::threads(config), Priority::Low)
 }
 
 /// Locks a mutex, also after a panic of a holder: every use here is one assignment, so its content

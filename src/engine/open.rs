@@ -261,7 +261,7 @@ fn start(
 ) -> Result<Engine> {
     let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
     let tasks = Mutex::new(start_tasks(&threads.handle()?, &inner));
-    Ok(Engine { inner, background: Arc::new(Background { tasks, work: threads, writer }) })
+    Ok(Engine { inner, background: Arc::new(Background { tasks, _work: threads, writer }) })
 }
 
 /// Loads the list of records that this node refused, as it was before a restart.

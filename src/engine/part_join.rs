@@ -88,12 +88,13 @@ impl Writer {
                 Err(error) => drop(reply.send(Err(error))),
             }
         }
+        let now_ms = (self.now)().timestamp_millis();
         let payloads: Vec<&Payload> =
             sorted.iter().flat_map(|(record_parts, _)| &record_parts.payloads).collect();
         let mut written = if payloads.is_empty() {
             self.wal.ready()
         } else {
-            self.wal.append(&payloads).map(|_| ())
+            self.wal.append(&payloads, now_ms).map(|_| ())
         };
         if let Err(error) = &written
             && self.wal.has_failed()
@@ -439,7 +440,9 @@ impl Writer {
         if payloads.is_empty() {
             return Ok(());
         }
-        self.wal.append(&payloads.iter().collect::<Vec<_>>()).map(|_| ())
+        // The erasures that are known have been carried out in them ([`Self::settle_waiting`]).
+        let now_ms = (self.now)().timestamp_millis();
+        self.wal.append(&payloads.iter().collect::<Vec<_>>(), now_ms).map(|_| ())
     }
 
     /// Removes the content from a part, because another part of the record says that nothing of the

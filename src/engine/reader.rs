@@ -672,8 +672,8 @@ async fn frames_after(
 ) -> Result<(Frames, wal::Replay)> {
     let read = move || -> Result<_> {
         let mut frames = Vec::new();
-        let found = wal::replay(&*disk, &folder, covered, true, &mut |sequence, kind, batch| {
-            frames.push((sequence, kind, batch));
+        let found = wal::replay(&*disk, &folder, covered, true, &mut |entry, batch| {
+            frames.push((entry.sequence, entry.kind, batch));
             Ok(())
         })?;
         Ok((frames, found))

@@ -22,14 +22,14 @@ use crate::dedupe::{DedupWindow, SeenState};
 use crate::error::{Error, Result};
 use crate::limits::MemoryReservation;
 use crate::memtable::{MemoryBudget, batch_bytes};
-use crate::parts::{Admission, JoinBuffer, Joined, RecordPart, SoFar};
+use crate::parts::{Admission, JoinBuffer, Joined, RecordPart};
 use crate::plan::{Row, Rules};
 use crate::record::json::read_batch;
 use crate::record::{self, Record};
 use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::usage::Counts;
-use crate::wal::{self, FlushedSeq, Kind, Noted, Wal};
+use crate::wal::{self, Entry, FlushedSeq, Kind, Noted, Wal};
 
 /// Parts of records that a replay finds.
 #[derive(Default)]
@@ -39,6 +39,8 @@ pub(super) struct Parts {
     pub(super) whole: HashMap<u128, Joined<Held>>,
     /// Parts of records that are stored.
     pub(super) late: Vec<(u128, RecordPart, Record, Option<MemoryReservation>)>,
+    /// Time by which the first part of each record had arrived, ms since 1970-01-01.
+    arrived_ms: HashMap<u128, i64>,
     /// True if the log holds erased parts.
     pub(super) has_erased: bool,
 }
@@ -112,7 +114,7 @@ pub(super) async fn replay(
             };
             Ok((covered, noted))
         };
-        let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
+        let mut take = |entry: Entry, batch: RecordBatch| into.take(entry, batch);
         let wal = Wal::open(&folder, &record::schema(), &folders, new, &covered, &mut take)?;
         into.forget_erased();
         Ok((wal, into))
@@ -122,12 +124,14 @@ pub(super) async fn replay(
 }
 
 impl Replayed {
-    fn take(&mut self, kind: Kind, batch: RecordBatch) -> Result<()> {
+    fn take(&mut self, entry: Entry, batch: RecordBatch) -> Result<()> {
+        let Entry { kind, .. } = entry;
+        let arrived_ms = entry.arrived_ms.unwrap_or(i64::MAX);
         let now_micros = self.now.timestamp_micros();
         match kind {
-            Kind::Logs => self.take_records(batch),
+            Kind::Logs => self.take_records(batch, arrived_ms),
             Kind::Feedback => {
-                let batch = without_erased(batch, kind, &self.erased)?;
+                let batch = without_erased(batch, kind, &self.erased, arrived_ms)?;
                 let permit = self.budget.take_available(batch_bytes(&batch));
                 self.tables[1].view_cell.insert(batch, now_micros, permit);
                 Ok(())
@@ -139,6 +143,9 @@ impl Replayed {
                 let keys = self.recent.keys().clone();
                 for (key, record) in keys.keys_of_batch(&batch).into_iter().zip(read_batch(&batch)?)
                 {
+                    // All parts of a record that was partly known then are erased with it.
+                    let first = self.record_parts.arrived_ms.entry(key).or_insert(arrived_ms);
+                    *first = arrived_ms.min(*first);
                     self.take_part(key, part_kind, record, is_late);
                 }
                 Ok(())
@@ -184,18 +191,22 @@ impl Replayed {
     /// Drops parts of erased records, now that all parts are joined.
     fn forget_erased(&mut self) {
         let now_micros = self.now.timestamp_micros();
-        let is_erased = |so_far: &SoFar| self.erased.erases(Row::from_record(&so_far.figures()));
+        let arrived_ms = std::mem::take(&mut self.record_parts.arrived_ms);
+        let is_erased = |key: u128, record: &Record| {
+            let written_ms = arrived_ms.get(&key).copied().unwrap_or(i64::MAX);
+            self.erased.erases(Row { written_ms, ..Row::from_record(record) })
+        };
         let erased: Vec<u128> = self
             .record_parts
             .waiting
             .iter()
-            .filter(|(_, so_far)| is_erased(so_far))
+            .filter(|(key, so_far)| is_erased(*key, &so_far.figures()))
             .map(|(key, _)| key)
             .collect();
         let whole = self
             .record_parts
             .whole
-            .extract_if(|_, whole| self.erased.erases(Row::from_record(&whole.record)))
+            .extract_if(|key, whole| is_erased(*key, &whole.record))
             .map(|(key, _)| key);
         for key in erased.iter().copied().chain(whole) {
             self.record_parts.waiting.forget(key);
@@ -205,7 +216,7 @@ impl Replayed {
         self.tables[0].view_cell.replace_parts(&erased, None, now_micros, None);
     }
 
-    fn take_records(&mut self, batch: RecordBatch) -> Result<()> {
+    fn take_records(&mut self, batch: RecordBatch, arrived_ms: i64) -> Result<()> {
         let now_micros = self.now.timestamp_micros();
         let mut keys = self.recent.keys().keys_of_batch(&batch);
         keys.retain(|key| {
@@ -213,15 +224,21 @@ impl Replayed {
             self.record_parts.waiting.forget(*key)
         });
         self.counts.count(&batch, now_micros);
-        let batch = without_erased(batch, Kind::Logs, &self.erased)?;
+        let batch = without_erased(batch, Kind::Logs, &self.erased, arrived_ms)?;
         let permit = self.budget.take_available(batch_bytes(&batch));
         self.tables[0].view_cell.replace_parts(&keys, Some(batch), now_micros, permit);
         Ok(())
     }
 }
 
-/// Removes erased rows. Without erasures the batch is not searched.
-fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<RecordBatch> {
+/// Removes erased rows: also those with a future date that had arrived when the erasure was
+/// requested. Without erasures the batch is not searched.
+fn without_erased(
+    batch: RecordBatch,
+    kind: Kind,
+    erased: &Rules,
+    arrived_ms: i64,
+) -> Result<RecordBatch> {
     if erased.erasures().is_empty() {
         return Ok(batch);
     }
@@ -242,7 +259,7 @@ fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<Reco
             let id = ids.value(row);
             let feedback = kind == Kind::Feedback;
             let created_at = times.value(row);
-            let written_ms = i64::MAX;
+            let written_ms = arrived_ms;
             Some(!erased.erases(Row { feedback, organisation, id, user, created_at, written_ms }))
         })
         .collect();

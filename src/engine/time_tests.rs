@@ -12,12 +12,14 @@ use tempfile::TempDir;
 use super::{
     Access, Dependencies, Document, Engine, ErasureSelector, Job, NewKey, Organisation, Scope,
 };
+use crate::catalog::Catalog;
 use crate::config::{Config, Schedule};
 use crate::error::ErrorKind;
 use crate::export;
 use crate::parts::RecordPart;
 use crate::query::Params;
-use crate::record::Record;
+use crate::record::{Feedback, Record};
+use crate::store::Store;
 
 const DAY: i64 = 86_400;
 /// Days of an export.
@@ -177,6 +179,77 @@ async fn an_erasure_includes_waiting_parts_with_a_future_date() {
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(ids(&engine).await, ["later", "other"]);
     engine.close().await.unwrap();
+}
+
+/// A node is down while an erasure is requested, and its log has rows and parts with a future date.
+#[tokio::test]
+async fn an_erasure_includes_records_with_a_future_date_in_the_log_of_a_node_that_was_down() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    let operator = Access::operator("test");
+    let ahead = || start() + Duration::hours(5);
+    let figures = |id| vec![(RecordPart::Figures, record("acme", id, ahead()))];
+    let feedback = |id: &str| Feedback {
+        id: Some(id.to_owned()),
+        organisation_id: Some("acme".to_owned()),
+        user_id: Some("ada".to_owned()),
+        created_at: Some(ahead()),
+        ..Feedback::default()
+    };
+    let records = vec![record("acme", "ahead", ahead()), record("dev", "other", ahead())];
+    engine.append(records).await.unwrap();
+    engine.append_parts_as(&operator, figures("part")).await.unwrap();
+    engine.append_feedback_as(&operator, vec![feedback("f-ahead")]).await.unwrap();
+    assert_eq!(ids(&engine).await, ["ahead", "other", "part"]);
+    drop(engine);
+
+    let store = Store::open(&config(&folder), false).unwrap();
+    let catalog = Catalog::open(&store, 0, chrono::Utc::now).await.unwrap();
+    let request = |document: &mut Document| {
+        let which = ErasureSelector::User("ada".to_owned());
+        document.erase("e-1", "acme", which, "k", start() + Duration::seconds(1)).map(|_| ())
+    };
+    catalog.change(request).await.unwrap();
+
+    for clock in [&WALL, &PASSED] {
+        clock.store(2, Ordering::SeqCst);
+    }
+    let engine = reopened(&folder, parts).await;
+    assert_eq!(ids(&engine).await, ["other"]);
+    assert!(feedback_ids(&engine).await.is_empty());
+    engine.append(vec![record("acme", "later", ahead())]).await.unwrap();
+    engine.append_parts_as(&operator, figures("later part")).await.unwrap();
+    engine.append_feedback_as(&operator, vec![feedback("f-later")]).await.unwrap();
+    drop(engine);
+
+    let engine = reopened(&folder, parts).await;
+    assert_eq!(ids(&engine).await, ["later", "later part", "other"], "they arrived afterwards");
+    assert_eq!(feedback_ids(&engine).await, ["f-later"]);
+    engine.flush().await.unwrap();
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(ids(&engine).await, ["later", "later part", "other"]);
+    engine.close().await.unwrap();
+}
+
+/// Opens a folder once the writer of an engine that was dropped has released it.
+async fn reopened(folder: &TempDir, parts: fn() -> Dependencies) -> Engine {
+    loop {
+        match Engine::open_with(config(folder), parts()).await {
+            Err(error) if error.kind() == ErrorKind::Busy => tokio::task::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+async fn feedback_ids(engine: &Engine) -> Vec<String> {
+    let text = "select id from feedback order by id";
+    let batches = engine.sql(text, &Params::new()).await.unwrap().batches;
+    let batches: Vec<_> = batches.try_collect().await.unwrap();
+    batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_string_view().iter().flatten().map(str::to_owned))
+        .collect()
 }
 
 /// A late part names the user, whom its stored record did not name.

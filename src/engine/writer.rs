@@ -331,7 +331,7 @@ impl Writer {
         let written = if payloads.is_empty() {
             self.wal.ready().map(|()| 0)
         } else {
-            self.wal.append(&payloads)
+            self.wal.append(&payloads, now_micros.div_euclid(1_000))
         };
         match written {
             Ok(_) => {

@@ -255,6 +255,12 @@ pub(crate) fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(&GZIP_MAGIC) || bytes.starts_with(&ZSTD_MAGIC)
 }
 
+/// Returns true if a body may be packed, judged by its first frame, which may be shorter than the
+/// first bytes of a format.
+pub(crate) fn may_be_packed(start: &[u8]) -> bool {
+    is_packed(start) || GZIP_MAGIC.starts_with(start) || ZSTD_MAGIC.starts_with(start)
+}
+
 /// Returns the failure of bytes that cannot be unpacked: 400.
 pub(crate) fn unpackable(cause: &std::io::Error) -> Failure {
     let remedy =

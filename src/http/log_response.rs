@@ -35,10 +35,9 @@ pub(crate) async fn shown(
     reader.hide(&mut record);
     let withheld = reader.withheld_from_log();
     let hidden = withheld.clone();
-    let page = stream_response::run_blocking(record.text_bytes(), move || {
-        page(&record, feedback.weighted, &hidden)
-    })
-    .await?;
+    let record_bytes = record.text_bytes();
+    let page = move || page(&record, feedback.weighted, &hidden);
+    let page = stream_response::run_by_size(app, access, record_bytes, page).await?;
     let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page);
     let headers = response.headers_mut();
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -65,7 +64,7 @@ pub(crate) async fn json_of(
     let hidden = withheld.clone();
     let record_bytes = record.text_bytes();
     let object = move || logs::object(&record, name.as_deref(), &feedback, &hidden);
-    let object = stream_response::run_blocking(record_bytes, object).await??;
+    let object = stream_response::run_by_size(app, access, record_bytes, object).await??;
     let mut response = private((CONTENT_TYPE, "application/json"), object);
     stream_response::tell_withheld(&mut response, &withheld);
     // The response holds the reservation until a slow client has read it.

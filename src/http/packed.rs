@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::body::Body;
 
 use crate::catalog::Access;
-use crate::error::Error;
 use crate::http::body::{self, Growing, check_packing, grow, is_packed, too_large, unpack};
 use crate::http::error::Failure;
 use crate::http::state::App;
@@ -33,12 +32,13 @@ pub(crate) async fn packed(
     let mut room = app.room(access);
     let growing = Growing { room: &mut room, times: TIMES, wait: Duration::ZERO };
     let bytes = body::read(body, limit, Some(growing)).await?;
-    unpacked(bytes, limit, TIMES, room).await
+    unpacked(app, bytes, limit, TIMES, room).await
 }
 
 /// Decompresses a body, or returns plain bytes unchanged, and reserves memory of `times` its size.
 /// Fails if it cannot be decompressed.
 pub(crate) async fn unpacked(
+    app: &App,
     bytes: Vec<u8>,
     limit: usize,
     times: usize,
@@ -47,13 +47,12 @@ pub(crate) async fn unpacked(
     if !is_packed(&bytes) {
         return Ok(Ok((bytes, room)));
     }
-    let unpacking = tokio::task::spawn_blocking(move || {
+    let holder = room.holder().clone();
+    let unpacking = move || {
         let text = unpack_within(&bytes, limit, times, &mut room)?;
         Ok(text.map(|text| (text, room)))
-    });
-    unpacking
-        .await
-        .map_err(|cause| Error::internal("the unpacking task failed").with_source(cause))?
+    };
+    app.engine.heavy().run(&holder, unpacking).await?
 }
 
 fn unpack_within(

@@ -14,10 +14,14 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
+use crate::catalog::Access;
 use crate::encode::{Format, Writer};
 use crate::engine::Answer;
 use crate::error::{Error, Result};
+use crate::heavy_work::HeavyWork;
 use crate::http::error::Failure;
+use crate::http::state::App;
+use crate::limits::Holder;
 
 /// Target size of an encoded piece: large enough to be efficient, small enough to hold many of them
 /// in memory.
@@ -44,13 +48,23 @@ pub(crate) fn tell_withheld(response: &mut Response, columns: &[String]) {
 ///
 /// If `quoted` is true, CSV cells that begin a formula are quoted.
 pub(crate) async fn respond(
+    app: &App,
+    access: &Access,
     answer: Answer,
     format: Format,
     quoted: bool,
 ) -> Result<Response, Failure> {
     let writer = Writer::new(format, &answer.schema)?.quoting_formulas(quoted);
     let rows = if format == Format::Parquet { usize::MAX } else { FIRST_PIECE_ROWS };
-    let encoding = Encoding { batches: answer.batches, writer: Some(writer), rest: None, rows };
+    let encoding = Encoding {
+        batches: answer.batches,
+        writer: Some(writer),
+        rest: None,
+        rows,
+        heavy: app.engine.heavy().clone(),
+        holder: access.holder(),
+        has_begun: false,
+    };
     let pieces = futures::stream::try_unfold(encoding, |mut encoding| async {
         Ok(encoding.next().await?.map(|piece| (piece, encoding)))
     });
@@ -86,18 +100,17 @@ pub(crate) fn needs_chunks(version: Version) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, message))
 }
 
-/// Runs work in place if it concerns few bytes, else on a thread for blocking work.
-pub(crate) async fn run_blocking<T: Send + 'static>(
+/// Runs work at once if it concerns few bytes, else in a place of the caller.
+pub(crate) async fn run_by_size<T: Send + 'static>(
+    app: &App,
+    access: &Access,
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     if bytes <= SMALL_BYTES {
         return Ok(work());
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|cause| {
-        Error::internal("the task that prepared the answer failed").with_source(cause)
-    })?)
+    Ok(app.engine.heavy().run(&access.holder(), work).await?)
 }
 
 struct Encoding {
@@ -106,6 +119,10 @@ struct Encoding {
     writer: Option<Writer>,
     rest: Option<RecordBatch>,
     rows: usize,
+    heavy: HeavyWork,
+    holder: Holder,
+    /// True after the first piece.
+    has_begun: bool,
 }
 
 impl Encoding {
@@ -162,9 +179,15 @@ impl Encoding {
     ) -> Result<Bytes> {
         let mut writer =
             self.writer.take().ok_or_else(|| Error::internal("the answer has ended"))?;
-        let encoded = tokio::task::spawn_blocking(move || (work(&mut writer), writer)).await;
-        let (piece, writer) = encoded
-            .map_err(|cause| Error::internal("the encoding task failed").with_source(cause))?;
+        let work = move || (work(&mut writer), writer);
+        let (piece, writer) = if std::mem::replace(&mut self.has_begun, true) {
+            self.heavy.run(&self.holder, work).await?
+        } else {
+            // The first piece is small, and for most answers the only one.
+            let encoded = tokio::task::spawn_blocking(work).await;
+            encoded
+                .map_err(|cause| Error::internal("the encoding task failed").with_source(cause))?
+        };
         self.writer = Some(writer);
         piece
     }

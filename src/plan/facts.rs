@@ -16,8 +16,8 @@ pub struct Row<'a> {
     pub user: Option<&'a str>,
     /// Time of the call as reported by its client, in µs since 1970-01-01.
     pub created_at: i64,
-    /// Time at which the row's file was written, in ms since 1970-01-01. The row had arrived by
-    /// then. `i64::MAX` if unknown.
+    /// Time at which the row's file was written, or the row was written to the log, in ms since
+    /// 1970-01-01. The row had arrived by then. `i64::MAX` if unknown.
     pub written_ms: i64,
 }
 

@@ -10,6 +10,7 @@ use super::read_scope::ReadScope;
 use super::row_security::{RowSecurity, Visibility};
 use crate::catalog::Denied;
 use crate::error::Result;
+use crate::limits::Holder;
 use crate::table::DataFile;
 use crate::view::View;
 
@@ -55,6 +56,12 @@ impl QueryContext {
     /// Returns the organisation that the query is charged to; `None` for the operator.
     pub(super) fn owner(&self) -> Owner {
         self.read_scope.as_ref().and_then(|read_scope| read_scope.organisation.clone())
+    }
+
+    /// Returns the party whose work the query is.
+    pub(crate) fn holder(&self) -> Holder {
+        let organisation = self.read_scope.as_ref().and_then(|scope| scope.organisation.as_deref());
+        Holder::new(organisation)
     }
 
     /// Returns true if bodies are withheld from the reader.

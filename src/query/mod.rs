@@ -95,6 +95,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Config, Found};
 use crate::datafile::OpenRows;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heavy_work::HeavyWork;
 use crate::record::Rows;
 use crate::store::Store;
 use crate::table::DataFile;
@@ -180,6 +181,7 @@ pub(crate) struct Queries {
     views: Vec<NamedView>,
     /// Runtime for work without a time limit, which belongs to no organisation.
     work: Handle,
+    heavy: HeavyWork,
     threads: QueryThreads,
     places: Arc<Places>,
     running: Arc<AtomicU64>,
@@ -208,6 +210,7 @@ impl Queries {
             resources: resources::Resources::new(config, store),
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
+            heavy: HeavyWork::start(threads(config))?,
             work,
             threads: QueryThreads::new(threads(config), all),
             places: Places::new(all, share),
@@ -225,6 +228,11 @@ impl Queries {
     /// Returns the limits of an ordinary query.
     pub(crate) fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Returns the places for work of an organisation that is no query.
+    pub(crate) fn heavy(&self) -> &HeavyWork {
+        &self.heavy
     }
 
     /// Returns the number of running queries.

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::places::{Owner, Place};
 use crate::error::Result;
-use crate::threads::Threads;
+use crate::threads::{Priority, Threads};
 
 /// The threads of all organisations.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ impl QueryThreads {
                 Arc::clone(&group.runtime)
             }
             None => {
-                let runtime = Arc::new(Threads::start("gatelog-query", self.threads)?);
+                let runtime =
+                    Arc::new(Threads::start("gatelog-query", self.threads, Priority::Low)?);
                 groups.push(ThreadGroup { owner: owner.clone(), runtime: Arc::clone(&runtime) });
                 runtime
             }

@@ -176,9 +176,7 @@ impl RowSecurity {
         let mut start = 0;
         while start < organisations.len() {
             let organisation = value(organisations, start);
-            let end = (start + 1..organisations.len())
-                .find(|row| value(organisations, *row) != organisation)
-                .unwrap_or(organisations.len());
+            let end = run_end(organisations, start);
             match self.read_scope.organisation.as_deref() {
                 Some(ours) if organisation != Some(ours) => seen.append_n(end - start, false),
                 _ => self.judge_run(organisation.unwrap_or(""), start..end, &columns, &mut seen),
@@ -249,6 +247,18 @@ fn text(column: &ArrayRef) -> Result<&StringViewArray> {
     column.as_string_view_opt().ok_or_else(wrong_columns)
 }
 
+/// Returns the end of a run of rows with the same text. A text that is stored twice may end a run
+/// early: views are compared, since a query judges every row in memory of all organisations.
+fn run_end(texts: &StringViewArray, start: usize) -> usize {
+    if texts.null_count() > 0 {
+        // The view of a null may be any.
+        return start + 1;
+    }
+    let views = &texts.views()[start..];
+    let ends = views.iter().position(|view| *view != views[0]);
+    start + ends.unwrap_or(views.len())
+}
+
 fn value(texts: &StringViewArray, row: usize) -> Option<&str> {
     texts.is_valid(row).then(|| texts.value(row))
 }
@@ -257,4 +267,28 @@ fn wrong_columns() -> DataFusionError {
     DataFusionError::Internal(
         "the columns that decide on visibility are missing or of another type".to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_where_the_text_differs_and_a_null_is_alone() {
+        let long = "an organisation with a name that is not stored in a view";
+        let names = ["zen", "zen", "acme", long, long, "zen"].map(Some);
+        let texts = StringViewArray::from_iter(names);
+        let mut starts = vec![0];
+        while let Some(start) = starts.last().filter(|start| **start < texts.len()) {
+            starts.push(run_end(&texts, *start));
+        }
+        assert!([0, 2, 3, 5, 6].iter().all(|start| starts.contains(start)), "{starts:?}");
+        assert!(!starts.contains(&1), "one run of one text");
+
+        let views = StringViewArray::from_iter_values(["zen", "zen", "zen"]);
+        let (views, buffers, _) = views.into_parts();
+        let nulls = arrow::buffer::NullBuffer::from(vec![true, false, true]);
+        let texts = StringViewArray::try_new(views, buffers, Some(nulls)).unwrap();
+        assert_eq!((run_end(&texts, 0), run_end(&texts, 1)), (1, 2));
+    }
 }

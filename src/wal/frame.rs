@@ -10,8 +10,12 @@
 //! everything of the frame except itself, and the frame's offset in the segment, so a copy of a
 //! frame at another place is no frame either. The checksum of the header covers the whole header.
 //!
-//! The payload of a frame of records is one Arrow IPC record batch message, which begins with a
-//! byte 0xff. The schema message that it needs is in the header, once per segment. Other payloads
+//! A payload begins with a byte 8 and the time of its arrival, in ms since 1970-01-01, as i64. A
+//! replay needs it to know which rows had arrived when an erasure was requested, whatever time
+//! their senders stated. Payloads of earlier versions lack both, and their arrival is unknown.
+//!
+//! Then the payload of a frame of records is one Arrow IPC record batch message, which begins with
+//! a byte 0xff. The schema message that it needs is in the header, once per segment. Other payloads
 //! begin with a byte for their kind ([`Kind`]). Parts of records are then encoded as records are,
 //! and feedback includes its schema message.
 //!
@@ -43,6 +47,10 @@ const FRAME_MAGIC_V1: &[u8; 4] = b"GLFR";
 const HEADER_PREFIX: usize = 8 + 16 + 8 + 4;
 /// Bytes of a frame after its marker and before its payload.
 const FRAME_FIELDS: usize = 4 + 8 + 8 + 4;
+/// First byte of a payload with the time of its arrival.
+const ARRIVAL_TAG: u8 = 8;
+/// Bytes of the tag and the time.
+const ARRIVAL_BYTES: usize = 1 + 8;
 /// Size from which a payload is compressed.
 const COMPRESS_FROM_BYTES: usize = 32 << 10;
 
@@ -121,13 +129,13 @@ impl Marker {
     }
 
     /// Returns the checksum of a frame whose bytes before the checksum are `head`.
-    fn checksum(&self, at: usize, head: &[u8], payload: &[u8]) -> u32 {
+    fn checksum(&self, at: usize, head: &[u8], payload: [&[u8]; 2]) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(head);
         if let Self::Own(_) = self {
             hasher.update(&(at as u64).to_le_bytes());
         }
-        hasher.update(payload);
+        payload.iter().for_each(|part| hasher.update(part));
         hasher.finalize()
     }
 }
@@ -218,6 +226,8 @@ pub struct Payload {
     stream: Vec<u8>,
     /// Start of the payload.
     start: usize,
+    /// Time of the arrival, ms since 1970-01-01, if it was not just now.
+    arrived_ms: Option<i64>,
 }
 
 impl std::fmt::Debug for Payload {
@@ -256,7 +266,17 @@ impl Payload {
         if let Some(tag) = kind.tag() {
             stream[start] = tag;
         }
-        Ok(Self { stream, start })
+        Ok(Self { stream, start, arrived_ms: None })
+    }
+
+    /// Sets the time of the arrival, ms since 1970-01-01. `None` means the time of the append.
+    pub fn arrived(self, arrived_ms: Option<i64>) -> Self {
+        Self { arrived_ms, ..self }
+    }
+
+    /// Returns the time of the arrival of a payload that is appended at `now_ms`.
+    pub(super) fn arrived_ms(&self, now_ms: i64) -> i64 {
+        self.arrived_ms.unwrap_or(now_ms)
     }
 
     /// Returns the kind of the payload.
@@ -285,15 +305,19 @@ pub(super) fn write(
     start: usize,
     marker: &Marker,
     (sequence, durable): (u64, u64),
+    arrived_ms: i64,
     payload: &[u8],
 ) {
     let from = out.len();
+    let mut arrival = [ARRIVAL_TAG; ARRIVAL_BYTES];
+    arrival[1..].copy_from_slice(&arrived_ms.to_le_bytes());
     out.extend_from_slice(marker.bytes());
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&((ARRIVAL_BYTES + payload.len()) as u32).to_le_bytes());
     out.extend_from_slice(&sequence.to_le_bytes());
     out.extend_from_slice(&durable.to_le_bytes());
-    let checksum = marker.checksum(start + from, &out[from..], payload);
+    let checksum = marker.checksum(start + from, &out[from..], [&arrival, payload]);
     out.extend_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(&arrival);
     out.extend_from_slice(payload);
 }
 
@@ -302,6 +326,8 @@ pub(super) fn write(
 pub(super) struct Frame<'a> {
     pub(super) sequence: u64,
     pub(super) durable: u64,
+    /// Time of the arrival, ms since 1970-01-01; `None` if an earlier version wrote the frame.
+    pub(super) arrived_ms: Option<i64>,
     pub(super) payload: &'a [u8],
     /// Bytes that the frame takes in its segment.
     pub(super) len: usize,
@@ -327,12 +353,21 @@ pub(super) fn read<'a>(
         return Err("a frame is cut short");
     }
     let payload = &bytes[prefix..end];
-    if marker.checksum(at, &bytes[..prefix - 4], payload) != u32_at(bytes, prefix - 4) {
+    if marker.checksum(at, &bytes[..prefix - 4], [payload, &[]]) != u32_at(bytes, prefix - 4) {
         return Err("a frame's checksum does not match");
     }
     let sequence = u64_at(bytes, fields + 4);
     let durable = u64_at(bytes, fields + 12);
-    Ok(Frame { sequence, durable, payload, len: end })
+    let (arrived_ms, payload) = split_arrival(payload);
+    Ok(Frame { sequence, durable, arrived_ms, payload, len: end })
+}
+
+/// Splits the time of the arrival from a payload.
+fn split_arrival(payload: &[u8]) -> (Option<i64>, &[u8]) {
+    match payload.split_first_chunk::<ARRIVAL_BYTES>() {
+        Some(([ARRIVAL_TAG, millis @ ..], rest)) => (Some(i64::from_le_bytes(*millis)), rest),
+        _ => (None, payload),
+    }
 }
 
 /// Returns true if a complete frame of a segment, at or after an offset, says that `sequence` was

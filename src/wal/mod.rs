@@ -42,7 +42,7 @@ pub use frame::{Kind, Payload, Random};
 pub use home::{Home, before_first, read_home, write_home};
 use last::LastNote;
 pub use last::{Mark, Noted, read_last};
-pub use replay::{FlushedSeq, FrameSink, Missing, Replay, replay};
+pub use replay::{Entry, FlushedSeq, FrameSink, Missing, Replay, replay};
 use segment::{Failed, Segment, Tail};
 
 /// Name of the file with the log's id.
@@ -190,13 +190,13 @@ impl Wal {
         (closed + current, self.closed.len() as u64 + u64::from(self.current.is_some()))
     }
 
-    /// Writes the payloads as one group and returns the sequence of the first when they are on the
-    /// disk. After an error nothing of them is kept, or the log accepts nothing more
+    /// Writes the payloads, which arrived now, as one group and returns the sequence of the first
+    /// when they are on the disk. After an error nothing of them is kept, or the log accepts nothing more
     /// ([`Wal::has_failed`]).
-    pub fn append(&mut self, payloads: &[&Payload]) -> Result<u64> {
+    pub fn append(&mut self, payloads: &[&Payload], now_ms: i64) -> Result<u64> {
         self.ready()?;
         let first = self.next_sequence;
-        match self.append_group(payloads) {
+        match self.append_group(payloads, now_ms) {
             Ok(()) => Ok(first),
             Err(Failed { error, is_final }) => {
                 if is_final {
@@ -207,7 +207,7 @@ impl Wal {
         }
     }
 
-    fn append_group(&mut self, payloads: &[&Payload]) -> Result<(), Failed> {
+    fn append_group(&mut self, payloads: &[&Payload], now_ms: i64) -> Result<(), Failed> {
         let first = self.next_sequence;
         self.buffer.clear();
         // A huge group must not keep its memory for good.
@@ -227,7 +227,9 @@ impl Wal {
         for (place, payload) in payloads.iter().enumerate() {
             let start = segment.bytes as usize;
             let numbers = (first + place as u64, first - 1);
-            frame::write(&mut self.buffer, start, &segment.marker, numbers, payload.bytes());
+            let arrived_ms = payload.arrived_ms(now_ms);
+            let buffer = &mut self.buffer;
+            frame::write(buffer, start, &segment.marker, numbers, arrived_ms, payload.bytes());
         }
         segment.append(&self.buffer)?;
         self.next_sequence += payloads.len() as u64;
@@ -317,7 +319,7 @@ pub fn size_on_disk(disk: &dyn Disk, folder: &Path) -> (u64, u64) {
 
 /// Returns true if the log in `folder` has any frame.
 pub fn has_frames(disk: &dyn Disk, folder: &Path) -> Result<bool> {
-    let found = replay(disk, folder, FlushedSeq::all(u64::MAX), true, &mut |_, _, _| Ok(()))?;
+    let found = replay(disk, folder, FlushedSeq::all(u64::MAX), true, &mut |_, _| Ok(()))?;
     Ok(found.segments.iter().any(|segment| segment.next_sequence > segment.first_sequence))
 }
 
@@ -363,7 +365,7 @@ fn identity(folders: &Folders, folder: &Path, new_id: Uuid) -> Result<Uuid> {
     if let Some(id) = read_identity(disk, folder)? {
         return Ok(id);
     }
-    let nothing = &mut |_, _, _| Ok(());
+    let nothing = &mut |_, _| Ok(());
     let id =
         replay(disk, folder, FlushedSeq::all(u64::MAX), false, nothing)?.wal_id.unwrap_or(new_id);
     let path = folder.join(ID);

@@ -44,7 +44,18 @@ impl FlushedSeq {
 }
 
 /// Receives the frames of a log: sequence, kind and rows.
-pub type FrameSink<'a> = dyn FnMut(u64, Kind, RecordBatch) -> Result<()> + 'a;
+pub type FrameSink<'a> = dyn FnMut(Entry, RecordBatch) -> Result<()> + 'a;
+
+/// A frame of a replay, without its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Kind of its rows.
+    pub kind: Kind,
+    /// Time by which the rows had arrived, ms since 1970-01-01. `None` if it is not known.
+    pub arrived_ms: Option<i64>,
+}
 
 /// State of one segment.
 #[derive(Clone, Debug)]
@@ -255,7 +266,7 @@ fn read_segment(
             let batch = frame::decode(&header.schema, frame.payload).map_err(|cause| {
                 damaged(path, offset, "a frame's rows cannot be decoded").with_source(cause)
             })?;
-            take(sequence, kind, batch)?;
+            take(Entry { sequence, kind, arrived_ms: frame.arrived_ms }, batch)?;
         }
         offset += frame.len;
         sequence += 1;

@@ -31,9 +31,9 @@ fn scratch() -> TempDir {
 
 fn open(folder: &Path, disk: Arc<dyn Disk>, covered: u64) -> Result<(Wal, Vec<(u64, String)>)> {
     let seen = RefCell::new(Vec::new());
-    let mut take = |sequence, _, batch: RecordBatch| {
+    let mut take = |entry: Entry, batch: RecordBatch| {
         let id = batch.column_by_name("id").unwrap().as_string_view().value(0).to_owned();
-        seen.borrow_mut().push((sequence, id));
+        seen.borrow_mut().push((entry.sequence, id));
         Ok(())
     };
     let wal = Wal::open(
@@ -55,7 +55,7 @@ fn marker() -> [u8; 32] {
 fn append(wal: &mut Wal, ids: &[&str]) -> Result<u64> {
     let payloads: Vec<Payload> =
         ids.iter().map(|id| Payload::encode(&batch(id)).unwrap()).collect();
-    wal.append(&payloads.iter().collect::<Vec<_>>())
+    wal.append(&payloads.iter().collect::<Vec<_>>(), 1_000)
 }
 
 /// Writes a small log of two segments: groups of one, two and one frames in the first, two groups
@@ -197,8 +197,8 @@ fn bytes_of_a_client_never_read_as_a_frame_of_the_log() {
     forged.extend_from_slice(&crc32fast::hash(FORGED).to_le_bytes());
     let mut guessed = Vec::new();
     let mut moved = Vec::new();
-    frame::write(&mut guessed, bytes.len() + 5, &frame::Marker::Own([7; 16]), (99, 98), b"");
-    frame::write(&mut moved, start, &header.marker, (99, 98), b"");
+    frame::write(&mut guessed, bytes.len() + 5, &frame::Marker::Own([7; 16]), (99, 98), 0, b"");
+    frame::write(&mut moved, start, &header.marker, (99, 98), 0, b"");
     // A frame of version 1, one with a guessed marker, and one of this segment at another place.
     for client in [forged, guessed, moved] {
         let folder = scratch();
@@ -243,8 +243,9 @@ fn a_log_of_a_former_version_has_frames_of_each_kind_and_all_decode() {
     let first = replay::segment_paths(&LocalDisk, &log).unwrap().remove(0);
     let (header, _) = frame::Header::decode(&fs::read(first).unwrap()).unwrap();
     let seen = RefCell::new(BTreeMap::<String, usize>::new());
-    let mut take = |_, kind: Kind, batch: RecordBatch| {
-        *seen.borrow_mut().entry(format!("{kind:?}")).or_default() += batch.num_rows();
+    let mut take = |entry: Entry, batch: RecordBatch| {
+        assert_eq!(entry.arrived_ms, None, "an earlier version did not note it");
+        *seen.borrow_mut().entry(format!("{:?}", entry.kind)).or_default() += batch.num_rows();
         Ok(())
     };
     let covered = FlushedSeq::all(header.first_sequence - 1);
@@ -302,7 +303,7 @@ fn the_note_of_the_last_sequence_reveals_a_log_that_was_cut_or_emptied() {
         let held = |_| Ok((FlushedSeq::all(covered), note.clone()));
         let folders = Folders::new(disk());
         let id = (Uuid::from_u128(7), marker as Random);
-        Wal::open(folder, &schema(), &folders, id, &held, &mut |_, _, _| Ok(())).map(|_| ())
+        Wal::open(folder, &schema(), &folders, id, &held, &mut |_, _| Ok(())).map(|_| ())
     };
     let (header, start) = frame::Header::decode(&last).unwrap();
     let fifth = start + frame::read(&header.marker, &last, start).unwrap().len;
@@ -333,9 +334,9 @@ fn the_note_of_the_last_sequence_reveals_a_log_that_was_cut_or_emptied() {
 /// Opens a log whose note lies beside its segments.
 fn open_noted(folder: &Path) -> Result<(Wal, Vec<(u64, String)>)> {
     let seen = RefCell::new(Vec::new());
-    let mut take = |sequence, _, batch: RecordBatch| {
+    let mut take = |entry: Entry, batch: RecordBatch| {
         let id = batch.column_by_name("id").unwrap().as_string_view().value(0).to_owned();
-        seen.borrow_mut().push((sequence, id));
+        seen.borrow_mut().push((entry.sequence, id));
         Ok(())
     };
     let noted = |id| Ok((FlushedSeq::default(), read_last(&LocalDisk, &folder.join(NOTE), id)?));
@@ -349,7 +350,7 @@ const NOTE: &str = "note";
 /// Returns the acked frames that the log in a folder lacks, as `doctor` finds them.
 fn missing(folder: &Path) -> Result<Option<Missing>> {
     let noted = read_last(&LocalDisk, &folder.join(NOTE), Uuid::from_u128(7))?;
-    let found = replay(&LocalDisk, folder, FlushedSeq::default(), true, &mut |_, _, _| Ok(()))?;
+    let found = replay(&LocalDisk, folder, FlushedSeq::default(), true, &mut |_, _| Ok(()))?;
     found.reaches(&noted, 0, folder)
 }
 
@@ -553,12 +554,16 @@ fn each_kind_of_rows_is_read_as_that_kind_and_after_the_frames_of_its_own_table(
     ];
     for (place, kind) in kinds.into_iter().enumerate() {
         let rows = if kind == Kind::Feedback { value.clone() } else { batch(&place.to_string()) };
-        wal.append(&[&Payload::encode_as(kind, &rows).unwrap()]).unwrap();
+        let payload = Payload::encode_as(kind, &rows).unwrap();
+        // One payload had arrived before, in another log.
+        let payload = payload.arrived((kind == Kind::Feedback).then_some(-5));
+        wal.append(&[&payload], 7_000).unwrap();
     }
     drop(wal);
     let mut seen = Vec::new();
     let covered = FlushedSeq { logs: 1, feedback: 2 };
-    let mut take = |sequence: u64, kind, batch: RecordBatch| {
+    let mut take = |entry: Entry, batch: RecordBatch| {
+        let Entry { sequence, kind, arrived_ms } = entry;
         let whole = match kind {
             Kind::Feedback => batch == value,
             _ => {
@@ -566,14 +571,14 @@ fn each_kind_of_rows_is_read_as_that_kind_and_after_the_frames_of_its_own_table(
                     == (sequence - 1).to_string()
             }
         };
-        seen.push((sequence, kind, whole));
+        seen.push((sequence, kind, arrived_ms, whole));
         Ok(())
     };
     replay(&LocalDisk, folder.path(), covered, false, &mut take).unwrap();
     let expected = [
-        (3, Kind::RecordPart(RecordPart::Figures), true),
-        (4, Kind::RecordPart(RecordPart::Content), true),
-        (5, Kind::Feedback, true),
+        (3, Kind::RecordPart(RecordPart::Figures), Some(7_000), true),
+        (4, Kind::RecordPart(RecordPart::Content), Some(7_000), true),
+        (5, Kind::Feedback, Some(-5), true),
     ];
     assert_eq!(seen, expected);
 }

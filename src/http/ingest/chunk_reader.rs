@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::heavy_work::Place;
 use crate::http::body::{check_packing, discard, grow_within, next_frame, unpack, unpackable};
 use crate::http::error::Failure;
 use crate::ingest::{Chunk, RECORD_BYTES, Splitter, line_breaks};
@@ -46,23 +47,27 @@ pub(crate) struct ChunkLimits {
     pub(crate) header_bytes: usize,
 }
 
-/// Sends the chunks of a body until it ends or the receiver is closed. Blocks, so it belongs on a
-/// thread of its own, within a runtime.
+/// Sends the chunks of a body, whose first frame is read, until it ends or the receiver is closed.
+/// Blocks, so it belongs on a thread of its own, within a runtime. Gives its place back while it
+/// waits.
 pub(crate) fn feed(
+    first: Bytes,
     frames: BodyDataStream,
     cut: &ChunkLimits,
     portions: &mpsc::Sender<BudgetedChunk>,
+    place: &Place,
 ) -> Result<(), Failure> {
     let read = Arc::<AtomicU64>::default();
     let mut body = BodyReader {
         frames,
         runtime: Handle::current(),
-        piece: Bytes::new(),
+        piece: first,
+        place,
         failure: None,
         read: Arc::clone(&read),
     };
     let fed = match unpack(&mut body) {
-        Ok(plain) => feed_plain(Unpacked { plain, packed: read, bytes: 0 }, cut, portions),
+        Ok(plain) => feed_plain(Unpacked { plain, packed: read, bytes: 0 }, cut, portions, place),
         Err(cause) => Err(unpackable(&cause)),
     };
     if let Some(failure) = body.failure.take() {
@@ -70,7 +75,7 @@ pub(crate) fn feed(
     }
     if fed.is_err() || portions.is_closed() {
         let runtime = body.runtime.clone();
-        runtime.block_on(discard(&mut body.frames));
+        place.pause(|| runtime.block_on(discard(&mut body.frames)));
     }
     fed
 }
@@ -80,6 +85,7 @@ pub(crate) fn feed_plain(
     mut plain: impl Read,
     cut: &ChunkLimits,
     portions: &mpsc::Sender<BudgetedChunk>,
+    place: &Place,
 ) -> Result<(), Failure> {
     let mut splitter = Splitter::with_limit(cut.record_bytes);
     // A record that is larger than a piece grows in the splitter, and needs room there.
@@ -92,7 +98,8 @@ pub(crate) fn feed_plain(
         let last = read < cut.chunk_bytes;
         grown = cut.record_bytes.min(grown + read);
         if grown > cut.chunk_bytes {
-            Handle::current().block_on(grow_within(&mut growing, grown as u64, cut.wait))?;
+            let room = grow_within(&mut growing, grown as u64, cut.wait);
+            place.pause(|| Handle::current().block_on(room))?;
         }
         if !chunk.records.is_empty() {
             grown = 0;
@@ -103,8 +110,8 @@ pub(crate) fn feed_plain(
             // for another could deadlock.
             let mut room = std::mem::replace(&mut growing, cut.pool.room(&cut.holder));
             let wanted = cut.memory(&chunk).min(room.most());
-            Handle::current().block_on(grow_within(&mut room, wanted, cut.wait))?;
-            if portions.blocking_send((chunk, room)).is_err() {
+            place.pause(|| Handle::current().block_on(grow_within(&mut room, wanted, cut.wait)))?;
+            if place.pause(|| portions.blocking_send((chunk, room)).is_err()) {
                 return Ok(());
             }
         }
@@ -155,10 +162,11 @@ fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
 }
 
 /// A blocking reader of a body.
-struct BodyReader {
+struct BodyReader<'p> {
     frames: BodyDataStream,
     runtime: Handle,
     piece: Bytes,
+    place: &'p Place,
     /// Failure that ended the body early. A reader only learns that the body ended early.
     failure: Option<Failure>,
     /// Bytes read so far.
@@ -181,10 +189,11 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-impl BufRead for BodyReader {
+impl BufRead for BodyReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.piece.is_empty() {
-            match self.runtime.block_on(next_frame(&mut self.frames)) {
+            let next = next_frame(&mut self.frames);
+            match self.place.pause(|| self.runtime.block_on(next)) {
                 Ok(Some(piece)) => self.piece = piece,
                 Ok(None) => break,
                 Err(failure) => {
@@ -202,7 +211,7 @@ impl BufRead for BodyReader {
     }
 }
 
-impl Read for BodyReader {
+impl Read for BodyReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(buffer)?;
         self.consume(read);
@@ -239,7 +248,9 @@ mod tests {
             .map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece)))
             .collect::<Vec<_>>();
         let frames = Body::from_stream(futures::stream::iter(frames)).into_data_stream();
-        let thread = tokio::task::spawn_blocking(move || feed(frames, &cut, &sender));
+        let thread = tokio::task::spawn_blocking(move || {
+            feed(Bytes::new(), frames, &cut, &sender, &Place::none())
+        });
         let mut chunks = Vec::new();
         while let Some((chunk, _room)) = receiver.recv().await {
             chunks.push(chunk);
@@ -298,7 +309,7 @@ mod tests {
         let (sender, _receiver) = mpsc::channel(1);
         let _taken = cut.pool.try_take(&Holder::Operator, 1 << 20).unwrap();
         let fed = tokio::task::spawn_blocking(move || {
-            feed_plain(&vec![b'x'; 1 << 19][..], &cut, &sender)
+            feed_plain(&vec![b'x'; 1 << 19][..], &cut, &sender, &Place::none())
         });
         assert!(format!("{:?}", fed.await.unwrap().unwrap_err()).contains("429"));
     }
@@ -312,7 +323,9 @@ mod tests {
                 let cut = ChunkLimits { holder: Holder::new(Some("acme")), ..cut.clone() };
                 let sender = sender.clone();
                 let body = format!("{{\"a\":\"{}\"}}\n", "x".repeat(size)).into_bytes();
-                tokio::task::spawn_blocking(move || feed_plain(&body[..], &cut, &sender))
+                tokio::task::spawn_blocking(move || {
+                    feed_plain(&body[..], &cut, &sender, &Place::none())
+                })
             })
             .collect();
         drop(sender);

@@ -22,9 +22,10 @@ use tokio::sync::mpsc;
 use crate::catalog::Access;
 use crate::engine::RecordPart;
 use crate::error::Error;
+use crate::heavy_work::Place;
 use crate::http::body::{check_coding, discard, unpackable};
 use crate::http::error::{Failure, Refusing};
-use crate::http::ingest::pipeline::{Receipt, run_blocking, run_by_size};
+use crate::http::ingest::pipeline::{Receipt, run_by_size, start_by_size};
 use crate::http::input::{header, text_header};
 use crate::http::middleware::auth::Caller;
 use crate::http::packed::packed;
@@ -107,13 +108,13 @@ pub(crate) async fn export(
         Err(failure) => return refusal(Encoding::detect(named, b"{}"), failure),
     };
     let encoding = Encoding::detect(named, &bytes);
-    let detected = run_blocking(bytes.len(), move || {
+    let detected = run_by_size(&app, &access.holder(), bytes.len(), move || {
         (signal.unwrap_or_else(|| Signal::detect(encoding, &bytes)), bytes)
     })
     .await;
     let (signal, bytes) = match detected {
         Ok(detected) => detected,
-        Err(failure) => return refusal(encoding, failure),
+        Err(error) => return refusal(encoding, error.into()),
     };
     let context = context(&app, &access, headers);
     let sender = sender.with(source(signal));
@@ -161,7 +162,9 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let access = request.access.clone();
     let sender = request.sender.clone();
     let bytes = request.bytes.len();
-    let parsing = run_by_size(app, bytes, move || parse(&parser, &request, &chunks))?;
+    let holder = access.holder();
+    let parsing =
+        start_by_size(app, &holder, bytes, move |place| parse(&parser, &request, &chunks, place))?;
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
     while let Some(records) = coming.recv().await {
@@ -183,12 +186,17 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result<Done, FieldError> {
+fn parse(
+    app: &App,
+    request: &Request,
+    chunks: &mpsc::Sender<Records>,
+    place: &Place,
+) -> Result<Done, FieldError> {
     let Request { encoding, signal, bytes, sender, context, .. } = request;
     let part = usize::try_from(app.engine.config().memtable_bytes / CHUNKS_IN_MEMTABLE)
         .unwrap_or(CHUNK_BYTES);
-    let mut chunk =
-        Chunk { records: Records::default(), bytes: 0, most: CHUNK_BYTES.min(part), chunks };
+    let most = CHUNK_BYTES.min(part);
+    let mut chunk = Chunk { records: Records::default(), bytes: 0, most, chunks, place };
     let mut done = Done::default();
     match signal {
         Signal::Traces => {
@@ -276,6 +284,7 @@ struct Chunk<'c> {
     bytes: usize,
     most: usize,
     chunks: &'c mpsc::Sender<Records>,
+    place: &'c Place,
 }
 
 impl Chunk<'_> {
@@ -297,7 +306,7 @@ impl Chunk<'_> {
         self.bytes = 0;
         let records = std::mem::take(&mut self.records);
         // The receiver is closed after a failure, and the response reports that failure.
-        let _ = self.chunks.blocking_send(records);
+        let _ = self.place.pause(|| self.chunks.blocking_send(records));
     }
 }
 

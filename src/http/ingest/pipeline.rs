@@ -1,8 +1,9 @@
 //! Ingests the records of a body: reads, splits, parses and appends them, and returns a receipt.
 //!
 //! Three steps run in parallel: one thread reads and splits the body ([`feed`]), up to two threads
-//! parse chunks and build their batches, and one chunk at a time is appended, in order. Records
-//! that a [`Receipt`] counts as accepted are durable, even if the body failed later.
+//! parse chunks and build their batches, and one chunk at a time is appended, in order. A body that
+//! is not small is split and parsed in the places of its organisation ([`crate::heavy_work`]).
+//! Records that a [`Receipt`] counts as accepted are durable, even if the body failed later.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::catalog::Access;
 use crate::engine::{self, BuiltAppend, day_of};
 use crate::error::{Error, Result};
-use crate::http::body::discard;
+use crate::heavy_work::Place;
+use crate::http::body::{discard, may_be_packed, next_frame};
 use crate::http::error::Failure;
 use crate::http::ingest::chunk_reader::{BudgetedChunk, ChunkLimits, feed, feed_plain};
 use crate::http::input::text_header;
 use crate::http::state::App;
 use crate::http::state::retry_detection::{Connection, Ids};
-use crate::ingest::{self, Context, Headers, Owner, Rejection, SourceFormat};
+use crate::ingest::{self, Chunk, Context, Headers, Owner, Rejection, SourceFormat};
 use crate::limits::{self, Holder, MemoryReservation, Pool, Share};
 use crate::parts::RecordPart;
 use crate::plan::{Rules, Terms};
@@ -105,6 +107,8 @@ pub(crate) struct Intake {
     sender: Sender,
     /// Access of the caller.
     access: Access,
+    /// The party whose work and memory the body is.
+    holder: Holder,
     /// Ids for records without one. `None` means new ids.
     ids: Option<Ids>,
 }
@@ -113,6 +117,8 @@ struct Parsed {
     portions: Vec<Portion>,
     rejections: Vec<Rejection>,
     _room: MemoryReservation,
+    /// Room for the rows, taken before they were parsed.
+    row_room: MemoryReservation,
 }
 
 /// Records that are appended at once.
@@ -162,7 +168,9 @@ impl Intake {
             owner,
             policy,
         };
-        Self { app: Arc::clone(app), shape, context, sender: sender.with(shape), access, ids: None }
+        let holder = access.holder();
+        let sender = sender.with(shape);
+        Self { app: Arc::clone(app), shape, context, sender, access, holder, ids: None }
     }
 
     /// Parses the records of a small body without appending them. Also returns the reason for the
@@ -209,11 +217,13 @@ impl Intake {
         made_bytes: usize,
         receipt: &mut Receipt,
     ) -> Result<(), Failure> {
+        let app = Arc::clone(&self.app);
+        let holder = self.holder.clone();
         let parse = move || {
             let read = ingest::lines(self.shape, &text, &self.context, &mut self.new_ids(0));
             (read, self)
         };
-        let ((records, rejections), intake) = run_blocking(made_bytes, parse).await?;
+        let ((records, rejections), intake) = run_by_size(&app, &holder, made_bytes, parse).await?;
         receipt.refuse(&intake.app, &intake.sender, rejections);
         receipt.append(&intake.app, &intake.access, &intake.sender, records).await
     }
@@ -227,7 +237,7 @@ impl Intake {
 
     async fn run(self, source: Source, receipt: &mut Receipt) -> Result<(), Failure> {
         let app = Arc::clone(&self.app);
-        let holder = Holder::new(self.context.owner.organisation.as_deref());
+        let holder = self.holder.clone();
         let _stream = match app.places.streams.take(&holder) {
             Ok(place) => place,
             Err(error) => {
@@ -238,8 +248,8 @@ impl Intake {
             }
         };
         let config = app.engine.config();
-        let (pool, holder) = match source {
-            Source::Stream(_) => (app.bodies.clone(), holder),
+        let (pool, charged) = match source {
+            Source::Stream(_) => (app.bodies.clone(), holder.clone()),
             // The caller holds memory for the whole body. Waiting for more could deadlock with that
             // reservation.
             Source::Bytes(_) => (Pool::new(u64::MAX, Share::Half), Holder::Operator),
@@ -252,7 +262,7 @@ impl Intake {
         let header_bytes = self.context.headers.bytes();
         let cut = ChunkLimits {
             pool,
-            holder,
+            holder: charged,
             wait,
             record_bytes,
             chunk_bytes: CHUNK_BYTES.min(part),
@@ -260,13 +270,21 @@ impl Intake {
         };
         let (portions, coming) = mpsc::channel(1);
         let bytes = source.max_bytes();
-        let feeding = run_by_size(&app, bytes, move || match source {
-            Source::Stream(frames) => feed(frames, &cut, &portions),
-            Source::Bytes(bytes) => match counted(&bytes) {
-                records if records > ingest::MAX_RECORDS as u64 => Err(too_many(records)),
-                _ => feed_plain(Cursor::new(bytes), &cut, &portions),
-            },
-        })?;
+        let feeding = match source {
+            Source::Stream(mut frames) => {
+                let first = next_frame(&mut frames).await?.unwrap_or_default();
+                // The size of a packed body does not limit the work.
+                let bytes = if may_be_packed(&first) { usize::MAX } else { bytes };
+                let feed = move |place: &Place| feed(first, frames, &cut, &portions, place);
+                start_by_size(&app, &holder, bytes, feed)?
+            }
+            Source::Bytes(body) => {
+                start_by_size(&app, &holder, bytes, move |place| match counted(&body) {
+                    records if records > ingest::MAX_RECORDS as u64 => Err(too_many(records)),
+                    _ => feed_plain(Cursor::new(body), &cut, &portions, place),
+                })?
+            }
+        };
         let appended = self.append_all(coming, receipt).await;
         let fed = feeding
             .await
@@ -282,21 +300,26 @@ impl Intake {
         let intake = Arc::new(self);
         let parse = |portion: BudgetedChunk| {
             let intake = Arc::clone(&intake);
-            let app = Arc::clone(&intake.app);
             async move {
-                let parsing =
-                    run_by_size(&app, portion.0.text.len(), move || intake.parse(portion));
-                let failed = |cause| Error::internal("the parsing task failed").with_source(cause);
-                parsing?.await.map_err(failed)
+                // The memory of a chunk shows the work: a thousand records may have little text.
+                let made_bytes = usize::try_from(portion.1.units()).unwrap_or(usize::MAX);
+                let app = Arc::clone(&intake.app);
+                let holder = intake.holder.clone();
+                let (chunk, room) = portion;
+                let records = chunk.records.len();
+                let row_room = app.engine.room_before(&holder, chunk.text.len(), records).await?;
+                let parse = move || intake.parse(&chunk, room, row_room);
+                run_by_size(&app, &holder, made_bytes, parse).await
             }
         };
         let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
         while let Some(parsed) = parsed.next().await {
-            let parsed = parsed?;
+            let mut parsed = parsed?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
             for Portion { built, named } in parsed.portions {
                 let engine = &intake.app.engine;
-                let appended = engine.append_built_as(&intake.access, built?).await?;
+                let room = &mut parsed.row_room;
+                let appended = engine.append_built_as(&intake.access, built?, room).await?;
                 receipt.add(&intake.app, &intake.sender, appended, named);
             }
         }
@@ -314,11 +337,11 @@ impl Intake {
         }
     }
 
-    fn parse(&self, (chunk, room): BudgetedChunk) -> Parsed {
+    fn parse(&self, chunk: &Chunk, room: MemoryReservation, row_room: MemoryReservation) -> Parsed {
         let mut records = Vec::with_capacity(chunk.records.len());
         let mut new_id = self.new_ids(chunk.records.first().map_or(0, |(number, _)| *number));
         let rejections =
-            ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| {
+            ingest::read(self.shape, chunk, &self.context, &mut new_id, &mut |record| {
                 records.push(record)
             });
         // The records have texts of their own.
@@ -330,37 +353,38 @@ impl Intake {
             let named = Named::new(&records, &rules);
             Portion { built: engine.build_as(&self.access, records), named }
         });
-        Parsed { portions: portions.collect(), rejections, _room: room }
+        Parsed { portions: portions.collect(), rejections, _room: room, row_room }
     }
 }
 
 /// Size up to which work runs in place, because a switch to another thread takes longer.
 const HERE_BYTES: usize = 64 << 10;
 
-/// Runs work on a thread for blocking work: one with a lower priority if it concerns many bytes, so
-/// that small writes of others are acknowledged soon.
-pub(crate) fn run_by_size<T: Send + 'static>(
+/// Starts work that blocks: in the places of its holder if it concerns many bytes, so that small
+/// writes of others are acknowledged soon.
+pub(crate) fn start_by_size<T: Send + 'static>(
     app: &App,
+    holder: &Holder,
     bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Error> {
+    work: impl FnOnce(&Place) -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
     if bytes <= HERE_BYTES {
-        return Ok(tokio::task::spawn_blocking(work));
+        return Ok(tokio::task::spawn_blocking(move || work(&Place::none())));
     }
-    app.engine.run_heavy(work)
+    app.engine.heavy().spawn(holder, work)
 }
 
-/// Runs work in place if it concerns few bytes, else on a thread for blocking work.
-pub(crate) async fn run_blocking<T: Send + 'static>(
+/// Runs work that never waits: at once if it concerns few bytes, else in a place of its holder.
+pub(crate) async fn run_by_size<T: Send + 'static>(
+    app: &App,
+    holder: &Holder,
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, Error> {
     if bytes <= HERE_BYTES {
         return Ok(work());
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done
-        .map_err(|cause| Error::internal("the task that reads a body failed").with_source(cause))?)
+    app.engine.heavy().run(holder, work).await
 }
 
 /// Counts the records in a body that is read as a whole.

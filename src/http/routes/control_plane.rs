@@ -28,7 +28,7 @@ use crate::catalog::{Access, Scope};
 use crate::error::Error;
 use crate::http::body::{self, Growing, check_coding, discard, unpackable};
 use crate::http::error::Failure;
-use crate::http::ingest::pipeline::{Outcome, Receipt, run_blocking};
+use crate::http::ingest::pipeline::{Outcome, Receipt, run_by_size};
 use crate::http::input::header;
 use crate::http::middleware::auth::Caller;
 use crate::http::packed::unpacked;
@@ -168,10 +168,12 @@ async fn parsed<T: Send + 'static>(
     let bytes =
         body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
     let (bytes, room) =
-        unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
+        unpacked(app, bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context =
         Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
-    Ok((run_blocking(bytes.len(), move || read(&bytes, &context)).await?, room))
+    let size = bytes.len();
+    let read = move || read(&bytes, &context);
+    Ok((run_by_size(app, &access.holder(), size, read).await?, room))
 }
 
 /// Appends parsed reports and returns the receipt.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::catalog::Access;
 use crate::error::{Error, ErrorKind};
 use crate::http::error::Failure;
-use crate::http::ingest::pipeline::run_blocking;
+use crate::http::ingest::pipeline::run_by_size;
 use crate::http::input::{Fields, text_header};
 use crate::http::named::Named;
 use crate::http::packed::packed;
@@ -51,7 +51,9 @@ pub(crate) async fn create(
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| text_header(&headers, name));
-    let (drafts, text) = run_blocking(text.len(), move || (feedback::drafts(&text), text)).await?;
+    let size = text.len();
+    let (drafts, text) =
+        run_by_size(&app, &access.holder(), size, move || (feedback::drafts(&text), text)).await?;
     let mut given = drafts.map_err(|why| refused(&app, &headers, &why))?;
     bind(&app, &access, &mut given).await?;
     let now = app.engine.now();
@@ -79,7 +81,8 @@ pub(crate) async fn update(
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
-    let change = run_blocking(text.len(), move || feedback::change(&text)).await?;
+    let size = text.len();
+    let change = run_by_size(&app, &access.holder(), size, move || feedback::change(&text)).await?;
     let change = change.map_err(|why| refused(&app, &headers, &why))?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);
     let old = find(&app, &access, named).await.map_err(|error| match error.kind() {

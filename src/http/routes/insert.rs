@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::http::body::{grow, unpackable};
 use crate::http::error::Failure;
 use crate::http::ingest::otlp;
-use crate::http::ingest::pipeline::{Intake, Outcome, Receipt, Source, run_blocking};
+use crate::http::ingest::pipeline::{Intake, Outcome, Receipt, Source, run_by_size};
 use crate::http::middleware::auth::Caller;
 use crate::http::packed::{TIMES, packed};
 use crate::http::state::retry_detection::Connection;
@@ -58,11 +58,12 @@ pub(crate) async fn insert(
     if otlp::is_logs(&headers, &text) {
         return Ok(otlp::take_logs(&app, access, &headers, &sender, text).await);
     }
+    let holder = access.holder();
     let intake = Intake::new(&app, access, SourceFormat::Portkey, &headers, &sender);
     let connection = connection.map(|Extension(connection)| connection);
-    let (intake, text) =
-        run_blocking(text.len(), move || (intake.recognise(&text, connection.as_ref()), text))
-            .await?;
+    let bytes = text.len();
+    let recognise = move || (intake.recognise(&text, connection.as_ref()), text);
+    let (intake, text) = run_by_size(&app, &holder, bytes, recognise).await?;
     // Memory for small records, each with the headers of the request, is reserved before they are
     // parsed.
     let made = if text.len() <= SMALL_BYTES { intake.made_bytes(&text) } else { usize::MAX };

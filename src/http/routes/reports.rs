@@ -36,7 +36,7 @@ pub(crate) async fn run(
     let format = accept::format(fields.take("format").as_deref(), header(&headers, &ACCEPT))?;
     let quoted = accept::quotes_formulas(&mut fields, &headers)?;
     let answer = app.engine.reader_as(&access).report(&name, &fields.into_texts()).await?;
-    stream_response::respond(answer, format, quoted).await
+    stream_response::respond(&app, &access, answer, format, quoted).await
 }
 
 fn describe(report: &Report) -> Value {

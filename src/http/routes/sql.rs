@@ -82,6 +82,8 @@ async fn run(
         Failure::invalid("the request has no SQL statement; send it as `query` or as the body")
     })?;
     stream_response::respond(
+        app,
+        access,
         app.engine.reader_as(access).sql(&query, &ask.params).await?,
         format,
         ask.quoted,

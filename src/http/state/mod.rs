@@ -21,7 +21,7 @@ use self::retry_detection::Resends;
 use crate::catalog::Access;
 use crate::engine::Engine;
 use crate::http::route::Route;
-use crate::limits::{Holder, MemoryReservation, Pool, Share};
+use crate::limits::{MemoryReservation, Pool, Share};
 
 /// State that every handler receives.
 pub(crate) struct App {
@@ -68,6 +68,6 @@ impl App {
 
     /// Returns an empty room for the body of a key's request.
     pub(crate) fn room(&self, access: &Access) -> MemoryReservation {
-        self.bodies.room(&Holder::new(access.organisation.as_deref()))
+        self.bodies.room(&access.holder())
     }
 }
