@@ -308,7 +308,7 @@ impl Intake {
                 let (chunk, room) = portion;
                 let records = chunk.records.len();
                 let row_room = app.engine.room_before(&holder, chunk.text.len(), records).await?;
-                let parse = move || intake.parse(&chunk, room, row_room);
+                let parse = move || intake.parse(chunk, room, row_room);
                 run_by_size(&app, &holder, made_bytes, parse).await
             }
         };
@@ -337,11 +337,11 @@ impl Intake {
         }
     }
 
-    fn parse(&self, chunk: &Chunk, room: MemoryReservation, row_room: MemoryReservation) -> Parsed {
+    fn parse(&self, chunk: Chunk, room: MemoryReservation, row_room: MemoryReservation) -> Parsed {
         let mut records = Vec::with_capacity(chunk.records.len());
         let mut new_id = self.new_ids(chunk.records.first().map_or(0, |(number, _)| *number));
         let rejections =
-            ingest::read(self.shape, chunk, &self.context, &mut new_id, &mut |record| {
+            ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| {
                 records.push(record)
             });
         // The records have texts of their own.
