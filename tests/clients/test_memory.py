@@ -32,8 +32,9 @@ def test_writers_statements_and_exports_pass_in_a_container_of_256_mb(tmp_path):
     cells = dict(line.strip("| ").split(" | ") for line in told.stdout.splitlines() if not line.startswith("|---"))
     assert cells["end"] != "killed", told.stdout
     assert cells["writers"] == "32 passed", told.stdout
-    assert "broken off" not in told.stdout
-    assert cells["export"].split(", ")[0].endswith("passed"), told.stdout
+    # A statement may also be refused, or end in the middle when it meets its limit of memory.
+    for name in [*bench().STATEMENTS, "export"]:
+        assert cells[name].split(", ")[0].endswith("passed"), (name, told.stdout)
     # Where no control group can be made, nothing but this tells.
     assert int(cells["peak of anonymous memory, MB"]) < 256, told.stdout
 
