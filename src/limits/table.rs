@@ -150,6 +150,13 @@ fn query_limits() -> Vec<Limit> {
             "its own queries wait",
         ),
         line(
+            "threads that parse large bodies and encode answers",
+            "as many as processors, for each organisation",
+            "its own",
+            "threads",
+            "its own work waits",
+        ),
+        line(
             "memory of queries",
             "a share of `memory`",
             HALF,

@@ -69,6 +69,10 @@ fn shown(resource: &str) -> Option<Shown> {
             "query/tests/limits.rs",
             "one_organisations_endless_queries_leave_places_and_threads_to_others",
         )),
+        "threads that parse large bodies and encode answers" => Some(Shown::Unit(
+            "heavy_work.rs",
+            "an_organisation_works_in_its_places_and_another_one_has_its_own",
+        )),
         "memory of queries" => Some(Shown::Unit(
             "query/memory.rs",
             "an_organisation_takes_half_of_what_the_others_leave",
