@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::exit::Done;
 use super::output::print;
 use super::settings::Context;
-use gatelog::config::{Config, Origin, SETTINGS, Secret, Setting, is_size};
+use gatelog::config::{Config, Found, Origin, SETTINGS, Secret, Setting, is_size};
 use gatelog::error::Result;
 
 /// Prints every setting with its value, unit, meaning and source
@@ -38,6 +38,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
         Format::Toml => toml(context),
         Format::Table => table(context),
     })?;
+    // Shares of memory that do not fit stop a server, so they end this command with an error.
+    context.config().settled(&Found::here())?;
     Ok(Done::Success)
 }
 

@@ -197,12 +197,13 @@ fn help_teaches_every_command() {
 #[test]
 fn every_exit_code_means_what_help_says() {
     let home = Home::new();
-    let usage: [&[&str]; 9] = [
+    let usage: [&[&str]; 10] = [
         &["serv"],
         &["sql", "--format", "xml", "select 1"],
         &["config", "--set", "flush_secs=1"],
         &["config", "--set", "flush_seconds"],
         &["config", "--set", "flush_seconds=soon"],
+        &["config", "--set", "memory=1MiB"],
         &["export", "--format", "csv"],
         &["export", "--resume"],
         &["report", "latency", "--param", "colour=red"],
