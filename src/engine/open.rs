@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::claim::Claim;
 use super::flush_loop::{self, Commits};
+use super::flushed_seq;
 use super::identity;
 use super::left_logs::left_logs;
 use super::lock::{FolderLock, lock};
@@ -495,7 +496,7 @@ async fn open_counts(
     now: DateTime<Utc>,
 ) -> Result<(Snapshot, Meter)> {
     let mut logs = usage::read(store, Month::of_micros(now.timestamp_micros())).await?;
-    let covered = reader::covered(Some(table), None, wal_id).await?.logs;
+    let covered = flushed_seq::covered(Some(table), None, wal_id).await?.logs;
     let own = logs.remove(&wal_id).unwrap_or_default();
     let counted = match usage::as_of(&own, covered) {
         Some(snapshot) if snapshot.sequence == covered => snapshot.clone(),
