@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::append::{owned, owner, run_blocking_if_large};
 use super::pending_parts::{Part, Parts, fingerprint_of};
 use super::writer::{Append, Command};
-use super::{Access, AppendError, Engine, Receipt, day_of, owned, owner, run_blocking_if_large};
+use super::{Access, AppendError, Engine, Receipt};
 use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
-use crate::limits::{DAYS, Holder};
+use crate::limits::{DAYS, Holder, day_of};
 use crate::parts::RecordPart;
 use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};

@@ -3,7 +3,8 @@
 
 use arrow::array::RecordBatch;
 
-use super::{Engine, Receipt, days_of, holder_of, organisations_of, prepared};
+use super::append::{days_of, holder_of, organisations_of, prepared};
+use super::{Engine, Receipt};
 use crate::catalog::Access;
 use crate::error::Result;
 use crate::record::{BatchBuilder, Record};

@@ -7,6 +7,7 @@
 //! closing loses nothing either: the next open replays the log.
 
 mod adopt;
+mod append;
 mod append_parts;
 mod builder;
 mod built_append;
@@ -38,16 +39,14 @@ mod table_state;
 mod time_tests;
 mod writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Date32Type;
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -55,19 +54,15 @@ use crate::clock::{Leap, Watch};
 use crate::config::Config;
 use crate::dedupe::KeyHasher;
 use crate::error::{Error, Result};
-use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
-use crate::limits::{self, Days, Holder, MemoryReservation};
+use crate::ingest::Policy;
+use crate::limits::Days;
 use crate::memtable::MemoryBudget;
 use crate::parts::LatePart;
-use crate::plan::{MAX_AHEAD_MICROS, Rules};
 use crate::query::Queries;
-use crate::record::json::{check_json, embeddable};
-use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
 use crate::refusals::Refusals;
 use crate::store::Store;
 use crate::threads::Threads;
 use crate::usage::Usage;
-use crate::wal::Payload;
 
 pub use crate::catalog::arrival;
 pub use crate::catalog::{
@@ -92,10 +87,7 @@ pub use open::{Dependencies, random_bytes};
 pub use reader::Reader;
 pub use status::{AppendError, Job, Outcome, Receipt, Status};
 use table_state::TableState;
-use writer::{Append, Command, Counters};
-
-/// Batches below this size are built on the caller's thread, larger ones on blocking threads.
-const SMALL_BYTES: usize = 64 << 10;
+use writer::{Command, Counters};
 
 /// An open engine. Cheap to clone; one per folder.
 #[derive(Clone, Debug)]
@@ -189,143 +181,6 @@ impl Engine {
         open::open(config, parts).await
     }
 
-    /// Makes the records durable and visible. Waits for free memory up to `append_wait_ms`.
-    ///
-    /// Missing values of `id`, `organisation_id` and `created_at` are filled in. A record whose id
-    /// its organisation sent within `dedupe_hours` is acknowledged and dropped. A body that is not
-    /// JSON becomes a JSON string. Content that must not be stored is removed, and a missing cost
-    /// is computed ([`Policy`]).
-    pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
-        for record in &mut records {
-            self.inner.policy.price_by_response(record);
-            for message in [&mut record.request, &mut record.response] {
-                for text in [&mut message.body, &mut message.headers].into_iter().flatten() {
-                    if !check_json(text) {
-                        *text = embeddable(text).into_owned();
-                    }
-                }
-            }
-            self.inner.policy.protect(record);
-        }
-        self.append_parsed(records).await
-    }
-
-    /// [`Engine::append`] for a key: records without an organisation or workspace get the key's. If
-    /// one names another, nothing is stored ([`crate::error::ErrorKind::Denied`]).
-    pub async fn append_as(
-        &self,
-        access: &Access,
-        mut records: Vec<Record>,
-    ) -> Result<Receipt, AppendError> {
-        if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
-            return Err(AppendError { error, records });
-        }
-        self.append(records).await
-    }
-
-    /// [`Engine::append_parsed`] for a key, which must still have the rights that it had when the
-    /// request arrived.
-    pub(crate) async fn append_parsed_as(
-        &self,
-        access: &Access,
-        records: Vec<Record>,
-    ) -> Result<Receipt, AppendError> {
-        if let Err(error) = self.check_access(access) {
-            return Err(AppendError { error, records });
-        }
-        self.append_of(Some(access), records).await
-    }
-
-    /// Appends records as [`Engine::append`] does, but does not check bodies and other JSON fields.
-    /// They must be valid JSON, as in the records that [`ingest`] returns. Otherwise exports of
-    /// these records are not valid JSON.
-    pub async fn append_parsed(&self, records: Vec<Record>) -> Result<Receipt, AppendError> {
-        self.append_of(None, records).await
-    }
-
-    async fn append_of(
-        &self,
-        access: Option<&Access>,
-        mut records: Vec<Record>,
-    ) -> Result<Receipt, AppendError> {
-        if records.is_empty() {
-            return Ok(Receipt::default());
-        }
-        let inner = &self.inner;
-        if let Err(error) = inner.limit(&mut records) {
-            return Err(AppendError { error, records });
-        }
-        let (bytes, permit) = match inner.room_for(&records).await {
-            Ok(room) => room,
-            Err(error) => return Err(AppendError { error, records }),
-        };
-        let now = (inner.now)();
-        let rules = inner.catalog.rules();
-        for record in &mut records {
-            inner.complete(record, now, &rules);
-        }
-        let keys = inner.keys.clone();
-        let build = move || {
-            let mut builder = BatchBuilder::new();
-            records.into_iter().for_each(|record| builder.append(&record));
-            prepared(builder.finish(), &keys)
-        };
-        let done = async {
-            let (batch, payload, keys) = run_blocking_if_large(bytes, build).await?;
-            inner.note_unconfirmed(access, &keys);
-            inner.submit(batch, payload, keys, permit).await
-        };
-        done.await.map_err(|error| AppendError { error, records: Vec::new() })
-    }
-
-    /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's,
-    /// by name, with types that can be cast. Missing columns are null or filled in as for
-    /// [`Engine::append`]. A body that is not JSON becomes a JSON string. Content that must not be
-    /// stored is removed; costs are stored unchanged.
-    pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
-        let inner = Arc::clone(&self.inner);
-        inner.refuse_if_closed()?;
-        if batch.num_rows() == 0 {
-            return Ok(Receipt::default());
-        }
-        // Missing columns are filled in, so each row counts as one that has every column.
-        let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
-        let mut permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
-        let of = Arc::clone(&inner);
-        let build = move || {
-            let rules = of.catalog.rules();
-            let now_micros = (of.now)().timestamp_micros();
-            let mut defaults = Defaults {
-                now_micros,
-                latest_micros: now_micros.saturating_add(MAX_AHEAD_MICROS),
-                redated: 0,
-                new_id: &mut || (of.new_uuid)().to_string(),
-                retention_days: &|organisation| rules.retention_days(organisation),
-            };
-            let batch = normalize(&batch, &mut defaults)?;
-            of.note_redated(defaults.redated);
-            let batch = ingest::arrow::protect(&of.policy, batch)?;
-            let starts = limits::cut_at(days_of(&batch).map(Some));
-            let ends = starts.iter().copied().chain([batch.num_rows()]);
-            let parts = [0].into_iter().chain(starts.iter().copied()).zip(ends);
-            parts
-                .map(|(start, end)| prepared(batch.slice(start, end - start), &of.keys))
-                .collect::<Result<Vec<_>>>()
-        };
-        let parts = run_blocking_if_large(bytes, build).await?;
-        let mut receipt = Receipt::default();
-        let mut left = parts.len() as u64;
-        for (batch, payload, keys) in parts {
-            inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
-            let room = permit
-                .split(permit.units() / left)
-                .ok_or_else(|| Error::internal("a memory reservation is missing"))?;
-            left -= 1;
-            receipt += inner.submit(batch, payload, keys, room).await?;
-        }
-        Ok(receipt)
-    }
-
     /// Returns a reader of this engine without restrictions.
     pub fn reader(&self) -> Reader {
         self.reader_as(&Access::operator("library"))
@@ -370,62 +225,6 @@ impl Engine {
         let done = tokio::spawn(async move { inner.by_hand(job, dry_run).await });
         done.await
             .map_err(|cause| Error::internal("maintenance was interrupted").with_source(cause))?
-    }
-
-    /// Hides records, and the feedback on them, from every query on this node at once. The next
-    /// maintenance removes them from the files. The catalog notes what was deleted, when and by
-    /// whom (`by`: the id of a key).
-    pub async fn erase(
-        &self,
-        organisation: &str,
-        which: ErasureSelector,
-        by: &str,
-    ) -> Result<ErasureEntry> {
-        self.erase_as(&Access::operator(by), organisation, which).await
-    }
-
-    /// [`Engine::erase`] for a key, whose rights are checked when the erasure is written.
-    pub async fn erase_as(
-        &self,
-        access: &Access,
-        organisation: &str,
-        which: ErasureSelector,
-    ) -> Result<ErasureEntry> {
-        let engine = self.clone();
-        let access = access.clone();
-        let organisation = organisation.to_owned();
-        // A separate task: maintenance must be notified even if the caller stops waiting.
-        let erased =
-            tokio::spawn(async move { engine.erase_now(&access, &organisation, which).await });
-        erased
-            .await
-            .map_err(|cause| Error::internal("an erasure was interrupted").with_source(cause))?
-    }
-
-    async fn erase_now(
-        &self,
-        access: &Access,
-        organisation: &str,
-        which: ErasureSelector,
-    ) -> Result<ErasureEntry> {
-        let inner = &self.inner;
-        inner.flush_dated_ahead().await;
-        let id = self.new_id();
-        let now = (inner.now)();
-        let arrived_ms = if inner.store.is_shared() { arrival(now) } else { 0 };
-        let tied = match &which {
-            ErasureSelector::All => Vec::new(),
-            some => self.reader().erasing(organisation, some).await?.tied,
-        };
-        let erase = |document: &mut Document| {
-            let entry = document.erase(&id, organisation, which.clone(), &access.key_id, now)?;
-            entry.feedback.clone_from(&tied);
-            entry.arrived_ms = arrived_ms;
-            Ok(entry.clone())
-        };
-        let entry = inner.catalog.change_as(access, erase).await?;
-        self.catalog_changed();
-        Ok(entry)
     }
 
     /// Returns the unconfirmed leap of the wall clock. Until it is confirmed nothing expires, and
@@ -521,32 +320,6 @@ impl Engine {
         (self.inner.now)()
     }
 
-    /// Creates an admin key if neither the configuration nor the catalog has one. Returns its text,
-    /// which is stored nowhere.
-    pub async fn ensure_admin_key(&self) -> Result<Option<String>> {
-        let inner = &self.inner;
-        let now = self.now();
-        let has_one =
-            |document: &Document| document.keys.iter().any(|key| key.opens_everything(now));
-        if !inner.config.admin_key.0.is_empty() || has_one(&inner.catalog.state().document) {
-            return Ok(None);
-        }
-        let text = key_text(self.random());
-        let new = NewKey {
-            name: Some("first".to_owned()),
-            scopes: [Scope::Admin].into(),
-            ..NewKey::default()
-        };
-        let make = |document: &mut Document| {
-            // Another node that started at the same time may have been first.
-            if has_one(document) {
-                return Ok(false);
-            }
-            document.add_key(&text, new.clone(), now).map(|_| true)
-        };
-        Ok(inner.catalog.change(make).await?.then_some(text))
-    }
-
     /// Runs work that takes long on a thread with a lower priority than those of the server.
     pub(crate) fn run_heavy<T: Send + 'static>(
         &self,
@@ -603,108 +376,10 @@ impl Engine {
     }
 }
 
-/// Returns the owner of the records that a key sends.
-fn owner(access: &Access) -> Owner {
-    Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() }
-}
-
-/// Assigns records to the key's owner. Returns an error if one names another owner.
-fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
-    let owner = owner(access);
-    records.iter_mut().try_for_each(|record| owner.take(record)).map_err(|refused| {
-        Error::denied(format!(
-            "field `{}` of a record: expected {}",
-            refused.field, refused.expected
-        ))
-    })
-}
-
 impl Inner {
     /// Returns both tables.
     fn tables(&self) -> [&TableState; 2] {
         [&self.logs, &self.feedback]
-    }
-
-    /// Applies the limits of values to records. Returns an error for all if one id is too long.
-    fn limit(&self, records: &mut [Record]) -> Result<()> {
-        let limited = records.iter_mut().try_for_each(|record| self.policy.limit(record));
-        limited.map_err(|refused| Error::invalid(refused.to_string()))
-    }
-
-    /// Fills in fields that the record lacks and the engine decides.
-    fn complete(&self, record: &mut Record, now: DateTime<Utc>, rules: &Rules) {
-        if record.id.as_deref().is_none_or(str::is_empty) {
-            record.id = Some((self.new_uuid)().to_string());
-        }
-        if record.organisation_id.as_deref().is_none_or(str::is_empty) {
-            record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
-        }
-        let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-        record.retention_days = rules.retention_days(organisation);
-        if let Some(stated) = record.created_at {
-            self.clock.hear(organisation, stated);
-        }
-        record.created_at = Some(self.dated(record.created_at, now));
-    }
-
-    /// Returns the time of a record. The time of arrival replaces a missing one, and one that is
-    /// more than a day ahead. Refusing the record would lose it because of a wrong clock; with its
-    /// own time it would outlast every retention.
-    fn dated(&self, stated: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
-        let latest = now + TimeDelta::microseconds(MAX_AHEAD_MICROS);
-        match stated {
-            Some(stated) if stated > latest => {
-                self.note_redated(1);
-                now
-            }
-            Some(stated) => stated,
-            None => now,
-        }
-    }
-
-    /// Counts records with a time far ahead. Logs a warning for the first of them and for each
-    /// thousandth.
-    fn note_redated(&self, records: u64) {
-        const WARN_EVERY: u64 = 1_000;
-        if records == 0 {
-            return;
-        }
-        let before = self.counters.redated.fetch_add(records, Ordering::Relaxed);
-        if before == 0 || before / WARN_EVERY != (before + records) / WARN_EVERY {
-            tracing::warn!(
-                records = before + records,
-                "records have a `created_at` that is more than a day ahead; they got the time of their arrival: correct the clocks of \
-                 their senders"
-            );
-        }
-    }
-
-    /// Reserves memory for records, and returns their size in bytes. Waits up to `append_wait_ms`.
-    async fn room_for(&self, records: &[Record]) -> Result<(usize, MemoryReservation)> {
-        self.refuse_if_closed()?;
-        let now = (self.now)();
-        let rows = records
-            .iter()
-            .map(|record| (organisation_of(record), record.created_at.unwrap_or(now)));
-        self.days.take(rows.map(|(organisation, at)| (organisation, day_of(at)))).await?;
-        let bytes: usize = records.iter().map(|record| record.held_bytes()).sum();
-        let holder = Holder::shared_by(records.iter().map(organisation_of));
-        Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
-    }
-
-    /// Sends a batch to the writer and waits until it is durable.
-    async fn submit(
-        &self,
-        batch: RecordBatch,
-        payload: Payload,
-        keys: Vec<u128>,
-        permit: MemoryReservation,
-    ) -> Result<Receipt> {
-        let (reply, done) = oneshot::channel();
-        let days = days_of(&batch).collect::<HashSet<_>>().len();
-        let append = Append { rows: Rows::Logs, batch, payload, keys, days, permit, reply };
-        self.send(Command::Append(Box::new(append)))?;
-        done.await.map_err(|_| Error::closed("the engine is closed"))?
     }
 
     fn send(&self, command: Command) -> Result<()> {
@@ -741,66 +416,6 @@ fn fail(failure: &Mutex<Option<String>>, error: &Error) {
         "the engine accepts no more writes until it is restarted"
     );
     locked(failure).get_or_insert_with(|| error.chain());
-}
-
-/// Returns the organisation of a record, or the one that it will get.
-fn organisation_of(record: &Record) -> &str {
-    record
-        .organisation_id
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or(DEFAULT_ORGANISATION)
-}
-
-/// Returns the day of a time as partitions number it, since 1970-01-01.
-pub(crate) fn day_of(at: DateTime<Utc>) -> i64 {
-    at.timestamp().div_euclid(86_400)
-}
-
-/// Returns the day of each row of a batch.
-fn days_of(batch: &RecordBatch) -> impl Iterator<Item = i64> {
-    let dates = batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
-    dates.into_iter().flat_map(|dates| dates.values().iter().copied().map(i64::from))
-}
-
-/// Returns the organisation of each row of a batch.
-fn organisations_of(batch: &RecordBatch) -> impl Iterator<Item = &str> {
-    let named =
-        batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
-    named
-        .into_iter()
-        .flat_map(|named| named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
-}
-
-/// Returns the holder whose memory the rows of a batch count against.
-fn holder_of(batch: &RecordBatch) -> Holder {
-    let named =
-        batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
-    match named {
-        Some(named) => {
-            Holder::shared_by(named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
-        }
-        None => Holder::Operator,
-    }
-}
-
-/// Returns a batch with its encoding for the log and the keys of its ids.
-fn prepared(batch: RecordBatch, keys: &KeyHasher) -> Result<(RecordBatch, Payload, Vec<u128>)> {
-    let payload = Payload::encode(&batch)?;
-    let keys = keys.keys_of_batch(&batch);
-    Ok((batch, payload, keys))
-}
-
-/// Runs small work at once, and other work on a blocking thread.
-async fn run_blocking_if_large<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    if bytes < SMALL_BYTES {
-        return work();
-    }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
 }
 
 /// Starts the threads of flushes, merges, exports and large bodies. Queries have threads of their

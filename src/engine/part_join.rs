@@ -16,11 +16,12 @@ use std::sync::atomic::Ordering;
 
 use super::fair_queue::Queued;
 use super::pending_parts::{Held, Part, Parts, waits_until};
+use super::replay;
+use super::status::Receipt;
 use super::writer::{Command, DAY_BYTES, Decided, Writer, kept_rows};
-use super::{Receipt, day_of, replay};
 use crate::dedupe::SeenState;
 use crate::error::{Error, Result};
-use crate::limits::{DAYS, Holder, MemoryReservation};
+use crate::limits::{DAYS, Holder, MemoryReservation, day_of};
 use crate::parts::{Admission, Joined, RecordPart, SoFar, has_content};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};

@@ -15,7 +15,7 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 
 use super::{Engine, Inner};
-use crate::catalog::{Access, Catalog, Denied, State, hash};
+use crate::catalog::{Access, Catalog, Denied, Document, NewKey, Scope, State, hash, key_text};
 use crate::error::{Error, Result};
 use crate::plan::{Erasure, Rules};
 
@@ -264,6 +264,32 @@ impl Engine {
         tokio::time::sleep(LOOK_AGAIN.saturating_sub(catalog.age())).await;
         catalog.look_since(came).await;
         self.access(key)
+    }
+
+    /// Creates an admin key if neither the configuration nor the catalog has one. Returns its text,
+    /// which is stored nowhere.
+    pub async fn ensure_admin_key(&self) -> Result<Option<String>> {
+        let inner = &self.inner;
+        let now = self.now();
+        let has_one =
+            |document: &Document| document.keys.iter().any(|key| key.opens_everything(now));
+        if !inner.config.admin_key.0.is_empty() || has_one(&inner.catalog.state().document) {
+            return Ok(None);
+        }
+        let text = key_text(self.random());
+        let new = NewKey {
+            name: Some("first".to_owned()),
+            scopes: [Scope::Admin].into(),
+            ..NewKey::default()
+        };
+        let make = |document: &mut Document| {
+            // Another node that started at the same time may have been first.
+            if has_one(document) {
+                return Ok(false);
+            }
+            document.add_key(&text, new.clone(), now).map(|_| true)
+        };
+        Ok(inner.catalog.change(make).await?.then_some(text))
     }
 
     /// Refuses a key that was revoked or has expired since its request came

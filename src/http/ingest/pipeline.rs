@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::catalog::Access;
-use crate::engine::{self, BuiltAppend, day_of};
+use crate::engine::{self, BuiltAppend};
 use crate::error::{Error, Result};
 use crate::http::body::discard;
 use crate::http::error::Failure;
@@ -26,7 +26,7 @@ use crate::http::input::text_header;
 use crate::http::state::App;
 use crate::http::state::retry_detection::{Connection, Ids};
 use crate::ingest::{self, Context, Headers, Owner, Rejection, SourceFormat};
-use crate::limits::{self, Holder, MemoryReservation, Pool, Share};
+use crate::limits::{self, Holder, MemoryReservation, Pool, Share, day_of};
 use crate::parts::RecordPart;
 use crate::plan::{Rules, Terms};
 use crate::record::Record;

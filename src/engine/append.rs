@@ -1,0 +1,324 @@
+//! Appends complete records: fills in what the engine decides, reserves memory, and sends them to
+//! the writer.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Date32Type;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::oneshot;
+
+use super::status::{AppendError, Receipt};
+use super::writer::{Append, Command};
+use super::{Engine, Inner};
+use crate::catalog::Access;
+use crate::dedupe::KeyHasher;
+use crate::error::{Error, Result};
+use crate::ingest::{self, DEFAULT_ORGANISATION, Owner};
+use crate::limits::{self, Holder, MemoryReservation, day_of};
+use crate::plan::{MAX_AHEAD_MICROS, Rules};
+use crate::record::json::{check_json, embeddable};
+use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
+use crate::wal::Payload;
+
+/// Batches below this size are built on the caller's thread, larger ones on blocking threads.
+const SMALL_BYTES: usize = 64 << 10;
+
+impl Engine {
+    /// Makes the records durable and visible. Waits for free memory up to `append_wait_ms`.
+    ///
+    /// Missing values of `id`, `organisation_id` and `created_at` are filled in. A record whose id
+    /// its organisation sent within `dedupe_hours` is acknowledged and dropped. A body that is not
+    /// JSON becomes a JSON string. Content that must not be stored is removed, and a missing cost
+    /// is computed ([`Policy`]).
+    pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+        for record in &mut records {
+            self.inner.policy.price_by_response(record);
+            for message in [&mut record.request, &mut record.response] {
+                for text in [&mut message.body, &mut message.headers].into_iter().flatten() {
+                    if !check_json(text) {
+                        *text = embeddable(text).into_owned();
+                    }
+                }
+            }
+            self.inner.policy.protect(record);
+        }
+        self.append_parsed(records).await
+    }
+
+    /// [`Engine::append`] for a key: records without an organisation or workspace get the key's. If
+    /// one names another, nothing is stored ([`crate::error::ErrorKind::Denied`]).
+    pub async fn append_as(
+        &self,
+        access: &Access,
+        mut records: Vec<Record>,
+    ) -> Result<Receipt, AppendError> {
+        if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
+            return Err(AppendError { error, records });
+        }
+        self.append(records).await
+    }
+
+    /// [`Engine::append_parsed`] for a key, which must still have the rights that it had when the
+    /// request arrived.
+    pub(crate) async fn append_parsed_as(
+        &self,
+        access: &Access,
+        records: Vec<Record>,
+    ) -> Result<Receipt, AppendError> {
+        if let Err(error) = self.check_access(access) {
+            return Err(AppendError { error, records });
+        }
+        self.append_of(Some(access), records).await
+    }
+
+    /// Appends records as [`Engine::append`] does, but does not check bodies and other JSON fields.
+    /// They must be valid JSON, as in the records that [`ingest`] returns. Otherwise exports of
+    /// these records are not valid JSON.
+    pub async fn append_parsed(&self, records: Vec<Record>) -> Result<Receipt, AppendError> {
+        self.append_of(None, records).await
+    }
+
+    async fn append_of(
+        &self,
+        access: Option<&Access>,
+        mut records: Vec<Record>,
+    ) -> Result<Receipt, AppendError> {
+        if records.is_empty() {
+            return Ok(Receipt::default());
+        }
+        let inner = &self.inner;
+        if let Err(error) = inner.limit(&mut records) {
+            return Err(AppendError { error, records });
+        }
+        let (bytes, permit) = match inner.room_for(&records).await {
+            Ok(room) => room,
+            Err(error) => return Err(AppendError { error, records }),
+        };
+        let now = (inner.now)();
+        let rules = inner.catalog.rules();
+        for record in &mut records {
+            inner.complete(record, now, &rules);
+        }
+        let keys = inner.keys.clone();
+        let build = move || {
+            let mut builder = BatchBuilder::new();
+            records.into_iter().for_each(|record| builder.append(&record));
+            prepared(builder.finish(), &keys)
+        };
+        let done = async {
+            let (batch, payload, keys) = run_blocking_if_large(bytes, build).await?;
+            inner.note_unconfirmed(access, &keys);
+            inner.submit(batch, payload, keys, permit).await
+        };
+        done.await.map_err(|error| AppendError { error, records: Vec::new() })
+    }
+
+    /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's,
+    /// by name, with types that can be cast. Missing columns are null or filled in as for
+    /// [`Engine::append`]. A body that is not JSON becomes a JSON string. Content that must not be
+    /// stored is removed; costs are stored unchanged.
+    pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
+        let inner = Arc::clone(&self.inner);
+        inner.refuse_if_closed()?;
+        if batch.num_rows() == 0 {
+            return Ok(Receipt::default());
+        }
+        // Missing columns are filled in, so each row counts as one that has every column.
+        let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
+        let mut permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
+        let of = Arc::clone(&inner);
+        let build = move || {
+            let rules = of.catalog.rules();
+            let now_micros = (of.now)().timestamp_micros();
+            let mut defaults = Defaults {
+                now_micros,
+                latest_micros: now_micros.saturating_add(MAX_AHEAD_MICROS),
+                redated: 0,
+                new_id: &mut || (of.new_uuid)().to_string(),
+                retention_days: &|organisation| rules.retention_days(organisation),
+            };
+            let batch = normalize(&batch, &mut defaults)?;
+            of.note_redated(defaults.redated);
+            let batch = ingest::arrow::protect(&of.policy, batch)?;
+            let starts = limits::cut_at(days_of(&batch).map(Some));
+            let ends = starts.iter().copied().chain([batch.num_rows()]);
+            let parts = [0].into_iter().chain(starts.iter().copied()).zip(ends);
+            parts
+                .map(|(start, end)| prepared(batch.slice(start, end - start), &of.keys))
+                .collect::<Result<Vec<_>>>()
+        };
+        let parts = run_blocking_if_large(bytes, build).await?;
+        let mut receipt = Receipt::default();
+        let mut left = parts.len() as u64;
+        for (batch, payload, keys) in parts {
+            inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
+            let room = permit
+                .split(permit.units() / left)
+                .ok_or_else(|| Error::internal("a memory reservation is missing"))?;
+            left -= 1;
+            receipt += inner.submit(batch, payload, keys, room).await?;
+        }
+        Ok(receipt)
+    }
+}
+
+impl Inner {
+    /// Applies the limits of values to records. Returns an error for all if one id is too long.
+    pub(super) fn limit(&self, records: &mut [Record]) -> Result<()> {
+        let limited = records.iter_mut().try_for_each(|record| self.policy.limit(record));
+        limited.map_err(|refused| Error::invalid(refused.to_string()))
+    }
+
+    /// Fills in fields that the record lacks and the engine decides.
+    pub(super) fn complete(&self, record: &mut Record, now: DateTime<Utc>, rules: &Rules) {
+        if record.id.as_deref().is_none_or(str::is_empty) {
+            record.id = Some((self.new_uuid)().to_string());
+        }
+        if record.organisation_id.as_deref().is_none_or(str::is_empty) {
+            record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
+        }
+        let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+        record.retention_days = rules.retention_days(organisation);
+        if let Some(stated) = record.created_at {
+            self.clock.hear(organisation, stated);
+        }
+        record.created_at = Some(self.dated(record.created_at, now));
+    }
+
+    /// Returns the time of a record. The time of arrival replaces a missing one, and one that is
+    /// more than a day ahead. Refusing the record would lose it because of a wrong clock; with its
+    /// own time it would outlast every retention.
+    pub(super) fn dated(&self, stated: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
+        let latest = now + TimeDelta::microseconds(MAX_AHEAD_MICROS);
+        match stated {
+            Some(stated) if stated > latest => {
+                self.note_redated(1);
+                now
+            }
+            Some(stated) => stated,
+            None => now,
+        }
+    }
+
+    /// Counts records with a time far ahead. Logs a warning for the first of them and for each
+    /// thousandth.
+    fn note_redated(&self, records: u64) {
+        const WARN_EVERY: u64 = 1_000;
+        if records == 0 {
+            return;
+        }
+        let before = self.counters.redated.fetch_add(records, Ordering::Relaxed);
+        if before == 0 || before / WARN_EVERY != (before + records) / WARN_EVERY {
+            tracing::warn!(
+                records = before + records,
+                "records have a `created_at` that is more than a day ahead; they got the time of their arrival: correct the clocks of \
+                 their senders"
+            );
+        }
+    }
+
+    /// Reserves memory for records, and returns their size in bytes. Waits up to `append_wait_ms`.
+    pub(super) async fn room_for(&self, records: &[Record]) -> Result<(usize, MemoryReservation)> {
+        self.refuse_if_closed()?;
+        let now = (self.now)();
+        let rows = records
+            .iter()
+            .map(|record| (organisation_of(record), record.created_at.unwrap_or(now)));
+        self.days.take(rows.map(|(organisation, at)| (organisation, day_of(at)))).await?;
+        let bytes: usize = records.iter().map(|record| record.held_bytes()).sum();
+        let holder = Holder::shared_by(records.iter().map(organisation_of));
+        Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
+    }
+
+    /// Sends a batch to the writer and waits until it is durable.
+    pub(super) async fn submit(
+        &self,
+        batch: RecordBatch,
+        payload: Payload,
+        keys: Vec<u128>,
+        permit: MemoryReservation,
+    ) -> Result<Receipt> {
+        let (reply, done) = oneshot::channel();
+        let days = days_of(&batch).collect::<HashSet<_>>().len();
+        let append = Append { rows: Rows::Logs, batch, payload, keys, days, permit, reply };
+        self.send(Command::Append(Box::new(append)))?;
+        done.await.map_err(|_| Error::closed("the engine is closed"))?
+    }
+}
+
+/// Returns the owner of the records that a key sends.
+pub(super) fn owner(access: &Access) -> Owner {
+    Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() }
+}
+
+/// Assigns records to the key's owner. Returns an error if one names another owner.
+pub(super) fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
+    let owner = owner(access);
+    records.iter_mut().try_for_each(|record| owner.take(record)).map_err(|refused| {
+        Error::denied(format!(
+            "field `{}` of a record: expected {}",
+            refused.field, refused.expected
+        ))
+    })
+}
+
+/// Returns the organisation of a record, or the one that it will get.
+fn organisation_of(record: &Record) -> &str {
+    record
+        .organisation_id
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or(DEFAULT_ORGANISATION)
+}
+
+/// Returns the day of each row of a batch.
+pub(super) fn days_of(batch: &RecordBatch) -> impl Iterator<Item = i64> {
+    let dates = batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
+    dates.into_iter().flat_map(|dates| dates.values().iter().copied().map(i64::from))
+}
+
+/// Returns the organisation of each row of a batch.
+pub(super) fn organisations_of(batch: &RecordBatch) -> impl Iterator<Item = &str> {
+    let named =
+        batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
+    named
+        .into_iter()
+        .flat_map(|named| named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
+}
+
+/// Returns the holder whose memory the rows of a batch count against.
+pub(super) fn holder_of(batch: &RecordBatch) -> Holder {
+    let named =
+        batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
+    match named {
+        Some(named) => {
+            Holder::shared_by(named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
+        }
+        None => Holder::Operator,
+    }
+}
+
+/// Returns a batch with its encoding for the log and the keys of its ids.
+pub(super) fn prepared(
+    batch: RecordBatch,
+    keys: &KeyHasher,
+) -> Result<(RecordBatch, Payload, Vec<u128>)> {
+    let payload = Payload::encode(&batch)?;
+    let keys = keys.keys_of_batch(&batch);
+    Ok((batch, payload, keys))
+}
+
+/// Runs small work at once, and other work on a blocking thread.
+pub(super) async fn run_blocking_if_large<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if bytes < SMALL_BYTES {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
+}
