@@ -122,7 +122,7 @@ impl Engine {
     /// stored is removed; costs are stored unchanged.
     pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
         let inner = Arc::clone(&self.inner);
-        inner.refuse_if_closed()?;
+        inner.health.refuse_if_closed()?;
         if batch.num_rows() == 0 {
             return Ok(Receipt::default());
         }
@@ -222,7 +222,7 @@ impl Inner {
 
     /// Reserves memory for records, and returns their size in bytes. Waits up to `append_wait_ms`.
     pub(super) async fn room_for(&self, records: &[Record]) -> Result<(usize, MemoryReservation)> {
-        self.refuse_if_closed()?;
+        self.health.refuse_if_closed()?;
         let now = (self.now)();
         let rows = records
             .iter()

@@ -132,7 +132,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         let inner = &self.inner;
-        inner.refuse_if_closed()?;
+        inner.health.refuse_if_closed()?;
         self.check_access(access)?;
         let owner = owner(access);
         let now = (inner.now)();

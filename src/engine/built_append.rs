@@ -52,7 +52,7 @@ impl Engine {
     ) -> Result<Receipt> {
         self.check_access(access)?;
         let inner = &self.inner;
-        inner.refuse_if_closed()?;
+        inner.health.refuse_if_closed()?;
         let BuiltAppend { batch, payload, keys, bytes } = built;
         inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
         let permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;

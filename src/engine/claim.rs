@@ -392,7 +392,7 @@ impl Inner {
             match claim.renew((self.now)()).await {
                 Ok(()) => is_failing = false,
                 Err(error) if error.kind() == crate::error::ErrorKind::Conflict => {
-                    return self.fail(&error);
+                    return self.health.fail(&error);
                 }
                 // Logged once: while a bucket is unreachable, this error repeats.
                 Err(error) if !is_failing => {
@@ -414,7 +414,7 @@ impl Inner {
         if let Err(error) = held.as_ref()
             && error.kind() == crate::error::ErrorKind::Conflict
         {
-            self.fail(error);
+            self.health.fail(error);
         }
         held
     }
@@ -422,7 +422,7 @@ impl Inner {
     /// Releases the log at the end.
     pub(super) async fn release_claim(&self) {
         if let Some(claim) = &self.claim
-            && self.refuse_if_failed().is_ok()
+            && self.health.refuse_if_failed().is_ok()
         {
             claim.release().await;
         }

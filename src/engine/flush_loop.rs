@@ -21,9 +21,9 @@ use arrow::datatypes::TimestampMicrosecondType;
 use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
+use super::Inner;
 use super::table_state::{TableState, ids_of_files};
 use super::writer::{Command, kept_rows};
-use super::{Inner, locked};
 use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
@@ -81,7 +81,7 @@ pub(super) async fn watched(
     task: impl Future<Output = ()> + Send,
 ) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-        inner.fail(&Error::internal(format!("{name} panicked")));
+        inner.health.fail(&Error::internal(format!("{name} panicked")));
     }
 }
 
@@ -164,14 +164,14 @@ impl Inner {
     pub(super) fn closed_by_failed_sync<T>(&self, done: Result<T>) -> Result<T> {
         done.inspect_err(|error| {
             if is_sync_failure(error) {
-                self.fail(error);
+                self.health.fail(error);
             }
         })
     }
 
     async fn flush_tables(&self) -> Result<()> {
         let mut commits = self.commits.lock().await;
-        self.refuse_if_failed()?;
+        self.health.refuse_if_failed()?;
         // Records that were accepted while the catalog could not be read are judged by its current
         // content.
         self.gate().refuse_if_stale().await?;
@@ -189,7 +189,7 @@ impl Inner {
         }
         self.unconfirmed.forget(noted);
         if !ended.late.is_empty() {
-            *locked(&self.late) = ended.late;
+            *self.late.lock() = ended.late;
             self.amend_wanted.notify_one();
         }
         // Only now, since the same segments hold frames of both tables.
@@ -256,7 +256,7 @@ impl Inner {
                 Ok(index) => index,
                 Err(error) if is_retryable(&error) => return Err(error),
                 Err(error) => {
-                    self.fail(&error);
+                    self.health.fail(&error);
                     return Err(error);
                 }
             };
@@ -396,7 +396,7 @@ impl Inner {
             return Ok(());
         }
         let mut commits = self.commits.lock().await;
-        if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
+        if !commits.unresolved.is_empty() || self.health.refuse_if_failed().is_err() {
             return Ok(());
         }
         let feedback = self.feedback.table.refresh().await?;
@@ -451,7 +451,7 @@ impl Inner {
     async fn write_not_stored(&self) -> Result<()> {
         let mut commits = self.commits.lock().await;
         // A flush with an unknown result needs the counts that it wrote.
-        if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
+        if !commits.unresolved.is_empty() || self.health.refuse_if_failed().is_err() {
             return Ok(());
         }
         let counts = commits.counted.counts.with_not_stored_of(&self.usage.own());
@@ -475,7 +475,7 @@ impl Inner {
         if next == commits.counted || self.logs.view_cell.memory().0 > 0 {
             return Ok(());
         }
-        if self.claim.is_some() && self.refuse_if_failed().is_err() {
+        if self.claim.is_some() && self.health.refuse_if_failed().is_err() {
             // The log may belong to another node by now, with its counts.
             return Ok(());
         }

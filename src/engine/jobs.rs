@@ -29,7 +29,7 @@ impl Inner {
         dry_run: bool,
         policy: Policy,
     ) -> Result<Outcome> {
-        self.refuse_if_failed()?;
+        self.health.refuse_if_failed()?;
         if !dry_run && matches!(job, Job::Expire | Job::Vacuum | Job::CleanLog) {
             self.note_clock().await;
             self.refuse_if_in_doubt()?;
@@ -319,7 +319,7 @@ impl Inner {
     ) -> Result<bool> {
         let commits = self.commits.lock().await;
         // A flush that failed meanwhile may have committed rows that are still in memory.
-        self.refuse_if_failed()?;
+        self.health.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
                 "the result of a flush commit is not known yet; maintenance waits for it",
@@ -341,7 +341,7 @@ impl Inner {
                 // The next refresh of the table shows if the commit succeeded. The rows are the
                 // same, or were to be removed, or are removed again.
                 if !is_retryable(&error) {
-                    self.fail(&error);
+                    self.health.fail(&error);
                 }
                 Err(error)
             }
@@ -352,7 +352,7 @@ impl Inner {
         // In the same order as compaction, to avoid a deadlock.
         let _no_merge = self.compacting.lock().await;
         let commits = self.commits.lock().await;
-        self.refuse_if_failed()?;
+        self.health.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
                 "the result of a flush commit is not known yet; maintenance waits for it",

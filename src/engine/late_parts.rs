@@ -14,8 +14,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
+use super::Inner;
 use super::writer::Command;
-use super::{Inner, locked};
 use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
@@ -123,7 +123,7 @@ impl Inner {
     /// are added too when this returns.
     pub(super) async fn amend_late(&self) -> Result<()> {
         let _turn = self.amend_turn.lock().await;
-        let late = std::mem::take(&mut *locked(&self.late));
+        let late = std::mem::take(&mut *self.late.lock());
         if late.is_empty() { Ok(()) } else { self.amend(late).await }
     }
 
@@ -154,7 +154,7 @@ impl Inner {
     fn refuse_parts(&self, parts: Vec<LatePart>, error: Error) -> Result<Option<Error>> {
         let Some(first) = parts.first() else { return Ok(None) };
         {
-            let mut attempts = locked(&self.amend_attempts);
+            let mut attempts = self.amend_attempts.lock();
             let made = attempts.entry(first.key).or_default();
             *made += 1;
             if *made < MAX_ATTEMPTS {
@@ -205,7 +205,7 @@ impl Inner {
                 self.replace(files, amended.finish(), &rules).await?;
             }
             {
-                let mut attempts = locked(&self.amend_attempts);
+                let mut attempts = self.amend_attempts.lock();
                 for part in &parts {
                     attempts.remove(&part.key);
                 }

@@ -230,7 +230,7 @@ impl Inner {
                 () = tokio::time::sleep(TICK) => false,
                 () = self.maintenance_wanted.notified() => true,
             };
-            if self.refuse_if_failed().is_err() || !self.holds_lease().await {
+            if self.health.refuse_if_failed().is_err() || !self.holds_lease().await {
                 continue;
             }
             self.note_clock().await;

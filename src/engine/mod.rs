@@ -18,6 +18,7 @@ mod exports;
 mod fair_queue;
 mod flush_loop;
 mod flushed_seq;
+mod health;
 mod identity;
 mod jobs;
 mod late_parts;
@@ -40,12 +41,13 @@ mod time_tests;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -81,6 +83,7 @@ pub(crate) use built_append::BuiltAppend;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use erased::ErasedRecords;
 pub use exports::NewExport;
+use health::Health;
 pub use identity::{has_log, owns_log, rebind, refuse_unfinished, require_store};
 pub use lock::{FolderLock, lock};
 pub use open::{Dependencies, random_bytes};
@@ -137,8 +140,7 @@ struct Inner {
     /// Held while the tables and the views of queries are changed.
     commits: tokio::sync::Mutex<flush_loop::Commits>,
     compacting: tokio::sync::Mutex<()>,
-    closing: AtomicBool,
-    failure: Arc<Mutex<Option<String>>>,
+    health: Arc<Health>,
     /// Keeps other processes out of the folder.
     lock: Arc<FolderLock>,
 }
@@ -153,7 +155,7 @@ struct Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        for task in locked(&self.tasks).drain(..) {
+        for task in self.tasks.lock().drain(..) {
             task.abort();
         }
     }
@@ -278,9 +280,9 @@ impl Engine {
         let inner = &self.inner;
         let counters = &inner.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let failure = locked(&inner.failure).clone();
+        let failure = inner.health.failure();
         Status {
-            writable: failure.is_none() && !inner.closing.load(Ordering::Acquire),
+            writable: failure.is_none() && !inner.health.is_closing(),
             failure,
             memtable_budget_bytes: inner.config.memtable_bytes,
             wal_bytes: read(&counters.wal_bytes),
@@ -337,12 +339,12 @@ impl Engine {
     /// has no effect.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
-        if inner.closing.swap(true, Ordering::AcqRel) {
+        if inner.health.close() {
             return Ok(());
         }
         inner.budget.close();
         inner.stop_exports().await;
-        let flushed = match inner.refuse_if_failed() {
+        let flushed = match inner.health.refuse_if_failed() {
             Ok(()) => self.flush().await,
             // The next open replays the log. The failure was logged when it happened.
             Err(_) => Ok(()),
@@ -351,18 +353,18 @@ impl Engine {
             Ok(()) => inner.write_last_counts().await,
             failed => failed,
         };
-        if let Some(commands) = locked(&inner.commands).take() {
+        if let Some(commands) = inner.commands.lock().take() {
             // A writer that panicked receives no commands.
             let _ = commands.send(Command::Close);
         }
-        let writer = locked(&self.background.writer).take();
+        let writer = self.background.writer.lock().take();
         if let Some(writer) = writer {
             let joined = tokio::task::spawn_blocking(move || writer.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the writer thread panicked");
             }
         }
-        for task in locked(&self.background.tasks).drain(..) {
+        for task in self.background.tasks.lock().drain(..) {
             task.abort();
         }
         if let Err(error) = inner.write_refusals().await {
@@ -384,48 +386,12 @@ impl Inner {
 
     fn send(&self, command: Command) -> Result<()> {
         let closed = || Error::closed("the engine is closed");
-        locked(&self.commands).as_ref().ok_or_else(closed)?.send(command).map_err(|_| closed())
+        self.commands.lock().as_ref().ok_or_else(closed)?.send(command).map_err(|_| closed())
     }
-
-    fn refuse_if_closed(&self) -> Result<()> {
-        if self.closing.load(Ordering::Acquire) {
-            return Err(Error::closed("the engine is closing and accepts no more records"));
-        }
-        self.refuse_if_failed()
-    }
-
-    fn refuse_if_failed(&self) -> Result<()> {
-        match locked(&self.failure).as_ref() {
-            None => Ok(()),
-            Some(why) => {
-                Err(Error::storage(format!("writes are refused until a restart, because: {why}")))
-            }
-        }
-    }
-
-    /// Closes the engine to writes: the content of the disk is only known once the next open has
-    /// read it.
-    fn fail(&self, error: &Error) {
-        fail(&self.failure, error);
-    }
-}
-
-fn fail(failure: &Mutex<Option<String>>, error: &Error) {
-    tracing::error!(
-        error = error.chain(),
-        "the engine accepts no more writes until it is restarted"
-    );
-    locked(failure).get_or_insert_with(|| error.chain());
 }
 
 /// Starts the threads of flushes, merges, exports and large bodies. Queries have threads of their
 /// own.
 fn work_threads(config: &Config) -> Result<Threads> {
     Threads::start("gatelog-work", crate::query::threads(config))
-}
-
-/// Locks a mutex, also after a panic of a holder: every use here is one assignment, so its content
-/// is consistent.
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

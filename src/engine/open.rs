@@ -8,25 +8,26 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::claim::Claim;
 use super::flush_loop::{self, Commits};
 use super::flushed_seq;
+use super::health::Health;
 use super::identity;
 use super::left_logs::left_logs;
 use super::lock::{FolderLock, lock};
 use super::replay::{Replayed, replay};
 use super::table_state::{TableState, ids_of_files};
-use super::writer::{Command, Counters, OnFailure, Writer};
+use super::writer::{Command, Counters, Writer};
 use super::{Background, Engine, Inner, maintenance, reader, work_threads};
 use crate::catalog::{Catalog, Document};
 use crate::clock::{self, Watch};
@@ -139,7 +140,7 @@ pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engi
     let Replayed { recent, record_parts, .. } = replayed;
     let keys = recent.keys().clone();
     let counters = Arc::<Counters>::default();
-    let failure = Arc::<Mutex<_>>::default();
+    let health = Arc::<Health>::default();
     let (commands, orders) = mpsc::unbounded_channel();
     let wal_id = wal.id();
     let mut writer = Writer {
@@ -163,7 +164,7 @@ pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engi
         flush_bytes: config.flush_bytes,
         flush_micros: micros(config.flush_seconds),
         now: parts.now,
-        on_failure: on_failure(Arc::clone(&failure)),
+        health: Arc::clone(&health),
         _lock: Arc::clone(&lock),
     };
     writer.take_replayed(record_parts, now.timestamp_micros())?;
@@ -200,8 +201,7 @@ pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engi
         maintenance_wanted: Notify::new(),
         commits: tokio::sync::Mutex::new(commits),
         compacting: tokio::sync::Mutex::new(()),
-        closing: AtomicBool::new(false),
-        failure,
+        health,
         lock,
         config,
     });
@@ -260,7 +260,7 @@ fn start(
     writer: Writer,
     orders: mpsc::UnboundedReceiver<Command>,
 ) -> Result<Engine> {
-    let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
+    let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.health))?));
     let tasks = Mutex::new(start_tasks(&threads.handle()?, &inner));
     Ok(Engine { inner, background: Arc::new(Background { tasks, work: threads, writer }) })
 }
@@ -405,21 +405,16 @@ fn start_tasks(
 fn start_writer(
     writer: Writer,
     orders: mpsc::UnboundedReceiver<Command>,
-    failure: Arc<Mutex<Option<String>>>,
+    health: Arc<Health>,
 ) -> Result<std::thread::JoinHandle<()>> {
     writer.measure();
     let run = move || {
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(orders)));
         if ended.is_err() {
-            super::fail(&failure, &Error::internal("the writer thread panicked"));
+            health.fail(&Error::internal("the writer thread panicked"));
         }
     };
     Ok(std::thread::Builder::new().name("gatelog-wal".to_owned()).spawn(run)?)
-}
-
-/// Returns a callback that records why the log failed, for every later append.
-fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
-    OnFailure(Box::new(move |error| super::fail(&failure, error)))
 }
 
 /// Remembers the ids of files that were written within the window, newest first, up to the number

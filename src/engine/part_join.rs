@@ -99,13 +99,13 @@ impl Writer {
         if let Err(error) = &written
             && self.wal.has_failed()
         {
-            (self.on_failure.0)(error);
+            self.health.fail(error);
         }
         for (record_parts, reply) in sorted {
             let all = (record_parts.waits.len() + record_parts.late.len()) as u64;
             let taken = match &written {
                 Ok(()) => {
-                    self.show_parts(record_parts).inspect_err(|error| (self.on_failure.0)(error))
+                    self.show_parts(record_parts).inspect_err(|error| self.health.fail(error))
                 }
                 Err(error) => Err(Error::new(error.kind(), error.chain())),
             };
@@ -365,7 +365,7 @@ impl Writer {
             due.push(alone);
         }
         if let Err(error) = self.store(due, now_micros) {
-            (self.on_failure.0)(&error);
+            self.health.fail(&error);
             return;
         }
         let rules = self.catalog.rules();
@@ -413,7 +413,7 @@ impl Writer {
             .collect();
         let alone = ahead.into_iter().filter_map(|key| self.waiting.take_alone(key)).collect();
         if let Err(error) = self.store(alone, now_micros) {
-            (self.on_failure.0)(&error);
+            self.health.fail(&error);
         }
     }
 
@@ -421,7 +421,7 @@ impl Writer {
     pub(super) fn store_all_waiting(&mut self) -> Result<()> {
         let now_micros = (self.now)().timestamp_micros();
         let alone = std::iter::from_fn(|| self.waiting.next_alone(i64::MAX, 0)).collect();
-        self.store(alone, now_micros).inspect_err(|error| (self.on_failure.0)(error))
+        self.store(alone, now_micros).inspect_err(|error| self.health.fail(error))
     }
 
     /// Writes the waiting parts and the late parts to the log again, in one write.

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::Receipt;
+use super::status::Receipt;
 use crate::dedupe::KeyHasher;
 use crate::error::Result;
 use crate::ingest::DEFAULT_ORGANISATION;

@@ -17,10 +17,11 @@ use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::Receipt;
 use super::fair_queue::{FairQueue, Queued};
+use super::health::Health;
 use super::lock::FolderLock;
 use super::pending_parts::{Held, Parts};
+use super::status::Receipt;
 use crate::catalog::Catalog;
 use crate::dedupe::{DedupWindow, SeenState};
 use crate::error::{Error, ErrorKind, Result};
@@ -195,18 +196,9 @@ pub(super) struct Writer {
     pub(super) flush_bytes: u64,
     pub(super) flush_micros: i64,
     pub(super) now: fn() -> DateTime<Utc>,
-    pub(super) on_failure: OnFailure,
+    pub(super) health: Arc<Health>,
     /// Held until the last frame is written, however the engine ends.
     pub(super) _lock: Arc<FolderLock>,
-}
-
-/// Callback that receives the error of a failed log.
-pub(super) struct OnFailure(pub(super) Box<dyn Fn(&Error) + Send + Sync>);
-
-impl std::fmt::Debug for OnFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OnFailure")
-    }
 }
 
 impl Writer {
@@ -320,7 +312,7 @@ impl Writer {
                 Err(error) => {
                     // The ids count as known now, so a second copy would be acknowledged and
                     // dropped: the log closes instead.
-                    (self.on_failure.0)(&error);
+                    self.health.fail(&error);
                     let _ = reply.send(Err(error));
                 }
             }
@@ -448,7 +440,7 @@ impl Writer {
         }
         carried.inspect_err(|error| {
             if self.wal.has_failed() || error.kind() != ErrorKind::Storage {
-                (self.on_failure.0)(error);
+                self.health.fail(error);
             }
         })
     }
@@ -480,7 +472,7 @@ impl Writer {
 
     fn refuse(&self, replies: Vec<Reply>, error: &Error) {
         if self.wal.has_failed() {
-            (self.on_failure.0)(error);
+            self.health.fail(error);
         }
         for (reply, receipt, _) in replies {
             self.counters

@@ -169,7 +169,7 @@ impl Inner {
         let state = self.catalog.state();
         let mut running = self.exports.running.lock();
         // Read under the lock: the closing engine takes the lock after setting the flag.
-        if running.len() >= AT_ONCE || self.closing.load(Ordering::Acquire) {
+        if running.len() >= AT_ONCE || self.health.is_closing() {
             return None;
         }
         let has_one = |job: &ExportJob| {
