@@ -22,8 +22,10 @@ use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
 use super::Inner;
+use super::admission::kept_rows;
+use super::flush_trigger::micros;
 use super::table_state::{TableState, ids_of_files};
-use super::writer::{Command, kept_rows};
+use super::writer::Command;
 use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
@@ -141,8 +143,7 @@ impl Inner {
 
     fn flush_due(&self) -> bool {
         let now_micros = (self.now)().timestamp_micros();
-        let due =
-            i64::try_from(self.config.flush_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let due = micros(self.config.flush_seconds);
         let table_due = |table_state: &TableState| {
             let (_, _, oldest) = table_state.view_cell.memory();
             let age = oldest.map(|micros| now_micros - micros);

@@ -6,6 +6,7 @@
 //! ones, flush, stop the background tasks, release the folder. Dropping the last handle without
 //! closing loses nothing either: the next open replays the log.
 
+mod admission;
 mod adopt;
 mod append;
 mod append_parts;
@@ -17,6 +18,7 @@ mod erased;
 mod exports;
 mod fair_queue;
 mod flush_loop;
+mod flush_trigger;
 mod flushed_seq;
 mod health;
 mod identity;

@@ -18,13 +18,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use super::admission::AdmissionControl;
 use super::claim::Claim;
 use super::flush_loop::{self, Commits};
+use super::flush_trigger::{FlushTrigger, micros};
 use super::flushed_seq;
 use super::health::Health;
 use super::identity;
 use super::left_logs::left_logs;
 use super::lock::{FolderLock, lock};
+use super::pending_parts::PendingParts;
 use super::replay::{Replayed, replay};
 use super::table_state::{TableState, ids_of_files};
 use super::writer::{Command, Counters, Writer};
@@ -35,9 +38,8 @@ use crate::config::{Config, Found};
 use crate::dedupe::{DedupWindow, KeyHasher};
 use crate::error::{Error, Result};
 use crate::ingest::Policy;
-use crate::limits::{DAYS, Days};
+use crate::limits::Days;
 use crate::memtable::MemoryBudget;
-use crate::parts::{JoinBuffer, Late};
 use crate::plan::Month;
 use crate::query::Queries;
 use crate::record::Rows;
@@ -48,13 +50,6 @@ use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
 use crate::threads::Threads;
 use crate::usage::{self, Counts, Meter, Snapshot};
-
-/// Waiting parts take at most this fraction (1/n) of the memory for rows that are not in files.
-const WAITING_SHARE: u64 = 2;
-
-/// Repeated parts of records are recognised for so many hours, and up to so many parts.
-const PARTS_HOURS: u64 = 1;
-const MAX_PARTS: u64 = 1_000_000;
 
 /// Dependencies of an engine besides its settings. Tests replace them; programs use
 /// [`EngineBuilder`](super::EngineBuilder).
@@ -145,24 +140,14 @@ pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engi
     let wal_id = wal.id();
     let mut writer = Writer {
         wal,
-        recent_parts: recent_parts(&keys, &config),
-        recent,
-        meter,
-        catalog: catalog.clone(),
+        parts: PendingParts::new(&keys, &config),
+        admission: AdmissionControl { recent, meter, catalog: catalog.clone() },
+        flush: FlushTrigger::new(&config, Arc::clone(&flush_wanted), parts.now),
         logs: Arc::clone(&logs.view_cell),
         feedback: Arc::clone(&feedback.view_cell),
-        waiting: JoinBuffer::default(),
-        late: Late::default(),
         frozen_to: 0,
-        max_days: DAYS,
-        clear_log_at: i64::MAX,
-        join_micros: micros(config.join_seconds),
-        join_bytes: config.memtable_bytes / WAITING_SHARE,
         policy: Arc::clone(&policy),
         counters: Arc::clone(&counters),
-        flush_wanted: Arc::clone(&flush_wanted),
-        flush_bytes: config.flush_bytes,
-        flush_micros: micros(config.flush_seconds),
         now: parts.now,
         health: Arc::clone(&health),
         _lock: Arc::clone(&lock),
@@ -283,19 +268,6 @@ fn take_over(store: &Store) -> Result<Arc<FolderLock>> {
     let lock = Arc::new(lock(store)?);
     store.clean_staging()?;
     Ok(lock)
-}
-
-fn micros(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
-}
-
-/// Returns an empty window for parts of records that arrived recently.
-fn recent_parts(keys: &KeyHasher, config: &Config) -> DedupWindow {
-    DedupWindow::new(
-        keys.clone(),
-        config.dedupe_hours.min(PARTS_HOURS),
-        config.dedupe_ids.min(MAX_PARTS),
-    )
 }
 
 /// Refuses wrong settings. Returns the settings with every share of memory filled in, and the
