@@ -128,7 +128,7 @@ impl Engine {
         }
         // Missing columns are filled in, so each row counts as one that has every column.
         let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
-        let mut permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
+        let mut permit = inner.writes.budget.take(&holder_of(&batch), bytes as u64).await?;
         let of = Arc::clone(&inner);
         let build = move || {
             let rules = of.catalog.rules();
@@ -154,7 +154,7 @@ impl Engine {
         let mut receipt = Receipt::default();
         let mut left = parts.len() as u64;
         for (batch, payload, keys) in parts {
-            inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
+            inner.writes.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
             let room = permit
                 .split(permit.units() / left)
                 .ok_or_else(|| Error::internal("a memory reservation is missing"))?;
@@ -227,10 +227,10 @@ impl Inner {
         let rows = records
             .iter()
             .map(|record| (organisation_of(record), record.created_at.unwrap_or(now)));
-        self.days.take(rows.map(|(organisation, at)| (organisation, day_of(at)))).await?;
+        self.writes.days.take(rows.map(|(organisation, at)| (organisation, day_of(at)))).await?;
         let bytes: usize = records.iter().map(|record| record.held_bytes()).sum();
         let holder = Holder::shared_by(records.iter().map(organisation_of));
-        Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
+        Ok((bytes, self.writes.budget.take(&holder, bytes as u64).await?))
     }
 
     /// Sends a batch to the writer and waits until it is durable.
@@ -244,7 +244,7 @@ impl Inner {
         let (reply, done) = oneshot::channel();
         let days = days_of(&batch).collect::<HashSet<_>>().len();
         let append = Append { rows: Rows::Logs, batch, payload, keys, days, permit, reply };
-        self.send(Command::Append(Box::new(append)))?;
+        self.writes.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))?
     }
 }

@@ -107,7 +107,7 @@ impl Engine {
         let done = async {
             let (parts, payload) = run_blocking_if_large(bytes, build).await?;
             let (reply, done) = oneshot::channel();
-            inner.send(Command::Parts(Box::new(Parts {
+            inner.writes.send(Command::Parts(Box::new(Parts {
                 part_kind,
                 parts,
                 payload,
@@ -163,9 +163,10 @@ impl Engine {
         let rows = feedback
             .iter()
             .map(|row| (row.organisation_id.as_deref().unwrap_or_default(), day(row)));
-        inner.days.take(rows).await?;
+        inner.writes.days.take(rows).await?;
         let organisations = feedback.iter().filter_map(|row| row.organisation_id.as_deref());
-        let permit = inner.budget.take(&Holder::shared_by(organisations), bytes as u64).await?;
+        let permit =
+            inner.writes.budget.take(&Holder::shared_by(organisations), bytes as u64).await?;
         let keys = inner.keys.clone();
         let policy = Arc::clone(&inner.policy);
         let build = move || {
@@ -180,7 +181,7 @@ impl Engine {
         let (batch, payload, keys) = run_blocking_if_large(bytes, build).await?;
         let (reply, done) = oneshot::channel();
         let append = Append { rows: Rows::Feedback, batch, payload, keys, days, permit, reply };
-        inner.send(Command::Append(Box::new(append)))?;
+        inner.writes.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))??;
         Ok(ids)
     }

@@ -54,8 +54,8 @@ impl Engine {
         let inner = &self.inner;
         inner.health.refuse_if_closed()?;
         let BuiltAppend { batch, payload, keys, bytes } = built;
-        inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
-        let permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
+        inner.writes.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
+        let permit = inner.writes.budget.take(&holder_of(&batch), bytes as u64).await?;
         inner.note_unconfirmed(Some(access), &keys);
         inner.submit(batch, payload, keys, permit).await
     }

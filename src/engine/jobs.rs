@@ -34,7 +34,7 @@ impl Inner {
             self.note_clock().await;
             self.refuse_if_in_doubt()?;
         }
-        let before = self.tables().map(|table_state| table_state.table.index());
+        let before = self.tables.both().map(|table_state| table_state.table.index());
         let done = match job {
             Job::Expire => {
                 // A failure of one does not prevent the other.
@@ -51,7 +51,7 @@ impl Inner {
             self.sweep_copies().await;
         }
         let lines = self.closed_by_failed_sync(done)?;
-        let after = self.tables().map(|table_state| table_state.table.index());
+        let after = self.tables.both().map(|table_state| table_state.table.index());
         let files =
             |indexes: &[Arc<FileIndex>; 2]| indexes.iter().map(|index| index.len() as u64).sum();
         let bytes = |indexes: &[Arc<FileIndex>; 2]| indexes.iter().map(|index| index.bytes()).sum();
@@ -72,8 +72,10 @@ impl Inner {
         if self.store.cache_stats().is_none() {
             return;
         }
-        let indexes =
-            self.tables().map(|table_state| (table_state.table.clone(), table_state.table.index()));
+        let indexes = self
+            .tables
+            .both()
+            .map(|table_state| (table_state.table.clone(), table_state.table.index()));
         let live = indexes
             .iter()
             .flat_map(|(table, index)| index.iter().map(|file| table.object_store_path(file)));
@@ -96,7 +98,7 @@ impl Inner {
             // Rows in memory would otherwise reach the files after those were processed.
             self.flush_all().await?;
         }
-        let _one_at_a_time = self.compacting.lock().await;
+        let _one_at_a_time = self.tables.compacting.lock().await;
         let mut run = Expired {
             rules,
             policy,
@@ -106,7 +108,7 @@ impl Inner {
             whole: true,
         };
         let mut failed = None;
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             failed = failed.or(self.expire_table(table_state, &mut run, dry_run).await?);
         }
         if let Some(error) = failed {
@@ -240,7 +242,7 @@ impl Inner {
     async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         let mut failed = None;
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             failed =
                 failed.or(self.compact_table(table_state, &mut lines, dry_run, policy).await?);
         }
@@ -267,7 +269,7 @@ impl Inner {
             }
             // The lock is taken for each merge, because late parts wait for it too. A merge whose
             // files were removed meanwhile has no effect.
-            let _one_at_a_time = self.compacting.lock().await;
+            let _one_at_a_time = self.tables.compacting.lock().await;
             let (written_ms, joined) =
                 match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
                     Ok(mut joined) => (self.stamp(&mut joined), joined),
@@ -282,7 +284,7 @@ impl Inner {
                 continue;
             }
             if self.store.is_shared() && table_state.table.rows() == Rows::Logs {
-                self.commits.lock().await.note_own(&joined);
+                self.tables.commits.lock().await.note_own(&joined);
             }
             let commit = async || maintain::commit_merged(&table_state.table, &merge, joined).await;
             if self.commit_shown(table_state, written_ms, commit).await? {
@@ -317,7 +319,7 @@ impl Inner {
         written_ms: i64,
         commit: impl AsyncFnOnce() -> Result<Arc<FileIndex>>,
     ) -> Result<bool> {
-        let commits = self.commits.lock().await;
+        let commits = self.tables.commits.lock().await;
         // A flush that failed meanwhile may have committed rows that are still in memory.
         self.health.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
@@ -350,8 +352,8 @@ impl Inner {
 
     async fn vacuum(&self, dry_run: bool) -> Result<Vec<String>> {
         // In the same order as compaction, to avoid a deadlock.
-        let _no_merge = self.compacting.lock().await;
-        let commits = self.commits.lock().await;
+        let _no_merge = self.tables.compacting.lock().await;
+        let commits = self.tables.commits.lock().await;
         self.health.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
@@ -359,7 +361,7 @@ impl Inner {
             ));
         }
         let mut lines = Vec::new();
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             let orphans = table_state
                 .table
                 .orphans((self.now)().timestamp_millis().saturating_sub(self.grace_ms()))
@@ -391,7 +393,7 @@ impl Inner {
 
     async fn checkpoint(&self, dry_run: bool) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             let name = table_state.table.rows().folder();
             let commits = table_state.table.commits_since_checkpoint();
             match (commits, dry_run) {
@@ -416,7 +418,7 @@ impl Inner {
         let older_than_ms =
             (self.now)().timestamp_millis().saturating_sub(keep_ms.max(self.grace_ms()));
         let mut lines = Vec::new();
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             let cleaned = table_state.table.clean_log(older_than_ms, dry_run).await?;
             lines.extend(
                 cleaned

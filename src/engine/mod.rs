@@ -24,9 +24,12 @@ mod health;
 mod identity;
 mod jobs;
 mod late_parts;
+mod late_queue;
 mod left_logs;
 mod lock;
 pub mod maintenance;
+mod maintenance_loop;
+mod node;
 mod open;
 mod part_join;
 mod pending_parts;
@@ -40,9 +43,9 @@ mod system_tables;
 mod table_state;
 #[cfg(test)]
 mod time_tests;
+mod write_queue;
 mod writer;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -50,7 +53,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -59,9 +62,6 @@ use crate::config::Config;
 use crate::dedupe::KeyHasher;
 use crate::error::{Error, Result};
 use crate::ingest::Policy;
-use crate::limits::Days;
-use crate::memtable::MemoryBudget;
-use crate::parts::LatePart;
 use crate::query::Queries;
 use crate::refusals::Refusals;
 use crate::store::Store;
@@ -87,12 +87,15 @@ pub use erased::ErasedRecords;
 pub use exports::NewExport;
 use health::Health;
 pub use identity::{has_log, owns_log, rebind, refuse_unfinished, require_store};
+use late_queue::LateQueue;
 pub use lock::{FolderLock, lock};
+use node::Node;
 pub use open::{Dependencies, random_bytes};
 pub use reader::Reader;
 pub use status::{AppendError, Job, Outcome, Receipt, Status};
-use table_state::TableState;
-use writer::{Command, Counters};
+use table_state::Tables;
+use write_queue::WriteQueue;
+use writer::Counters;
 
 /// An open engine. Cheap to clone; one per folder.
 #[derive(Clone, Debug)]
@@ -109,42 +112,26 @@ struct Inner {
     /// Checks `now` before it is used to delete old data.
     clock: Watch,
     new_uuid: fn() -> Uuid,
-    wal_id: Uuid,
-    /// Ensures that no other node has the log open; `None` in a folder.
-    claim: Option<claim::Claim>,
-    logs: TableState,
-    feedback: TableState,
-    queries: Arc<Queries>,
-    budget: MemoryBudget,
-    days: Days,
-    keys: KeyHasher,
-    store: Store,
-    catalog: Catalog,
-    usage: Usage,
-    lease: maintenance::MaintenanceLease,
-    exports: exports::Exports,
-    refusals: Refusals,
-    policy: Arc<Policy>,
     random: fn() -> [u8; 32],
-    commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
-    counters: Arc<Counters>,
-    flush_wanted: Arc<Notify>,
+    node: Node,
+    health: Arc<Health>,
+    store: Store,
+    tables: Tables,
+    queries: Arc<Queries>,
+    catalog: Catalog,
     /// Records whose keys could not be checked when they arrived.
     unconfirmed: rights::Unconfirmed,
-    /// Late parts whose records are in the table.
-    late: Mutex<Vec<LatePart>>,
-    amend_wanted: Notify,
-    /// Held while late parts are added to their records.
-    amend_turn: tokio::sync::Mutex<()>,
-    /// Failed attempts to add late parts, by their record.
-    amend_attempts: Mutex<HashMap<u128, u32>>,
+    keys: KeyHasher,
+    policy: Arc<Policy>,
+    writes: WriteQueue,
+    counters: Arc<Counters>,
+    usage: Usage,
+    refusals: Refusals,
+    flush_wanted: Arc<Notify>,
+    late: LateQueue,
+    lease: maintenance::MaintenanceLease,
     maintenance_wanted: Notify,
-    /// Held while the tables and the views of queries are changed.
-    commits: tokio::sync::Mutex<flush_loop::Commits>,
-    compacting: tokio::sync::Mutex<()>,
-    health: Arc<Health>,
-    /// Keeps other processes out of the folder.
-    lock: Arc<FolderLock>,
+    exports: exports::Exports,
 }
 
 /// Threads and tasks; they end when the last handle of the engine is dropped.
@@ -300,10 +287,10 @@ impl Engine {
             flushes_total: read(&counters.flushes),
             compactions_total: read(&counters.compactions),
             waiting_halves: read(&counters.waiting),
-            commits_since_checkpoint: inner.logs.table.commits_since_checkpoint(),
+            commits_since_checkpoint: inner.tables.logs.table.commits_since_checkpoint(),
             ..Status::from_tables(
-                &inner.logs.view_cell,
-                &inner.feedback.view_cell,
+                &inner.tables.logs.view_cell,
+                &inner.tables.feedback.view_cell,
                 inner.queries.running(),
             )
         }
@@ -344,7 +331,7 @@ impl Engine {
         if inner.health.close() {
             return Ok(());
         }
-        inner.budget.close();
+        inner.writes.budget.close();
         inner.stop_exports().await;
         let flushed = match inner.health.refuse_if_failed() {
             Ok(()) => self.flush().await,
@@ -355,10 +342,7 @@ impl Engine {
             Ok(()) => inner.write_last_counts().await,
             failed => failed,
         };
-        if let Some(commands) = inner.commands.lock().take() {
-            // A writer that panicked receives no commands.
-            let _ = commands.send(Command::Close);
-        }
+        inner.writes.close();
         let writer = self.background.writer.lock().take();
         if let Some(writer) = writer {
             let joined = tokio::task::spawn_blocking(move || writer.join()).await;
@@ -373,22 +357,9 @@ impl Engine {
             tracing::warn!(error = error.chain(), "the list of refusals was not written");
         }
         inner.note_clock().await;
-        inner.release_lease().await;
-        inner.release_claim().await;
-        inner.lock.release();
+        inner.lease.release().await;
+        inner.node.release().await;
         flushed
-    }
-}
-
-impl Inner {
-    /// Returns both tables.
-    fn tables(&self) -> [&TableState; 2] {
-        [&self.logs, &self.feedback]
-    }
-
-    fn send(&self, command: Command) -> Result<()> {
-        let closed = || Error::closed("the engine is closed");
-        self.commands.lock().as_ref().ok_or_else(closed)?.send(command).map_err(|_| closed())
     }
 }
 

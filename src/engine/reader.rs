@@ -72,8 +72,8 @@ impl Reader {
     pub(super) fn over(inner: &Inner, access: Access) -> Self {
         Self {
             queries: Arc::clone(&inner.queries),
-            logs: Arc::clone(&inner.logs.view_cell),
-            feedback: Arc::clone(&inner.feedback.view_cell),
+            logs: Arc::clone(&inner.tables.logs.view_cell),
+            feedback: Arc::clone(&inner.tables.feedback.view_cell),
             catalog: inner.catalog.clone(),
             gate: inner.gate(),
             usage: inner.usage.clone(),

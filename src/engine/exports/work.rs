@@ -130,7 +130,7 @@ impl Inner {
             if idle && state.document.started_exports().is_empty() && *left == cleared {
                 continue;
             }
-            if !self.holds_lease().await {
+            if !self.lease.hold().await {
                 // Another node starts the jobs again that this one was writing.
                 if held.elapsed() >= lease {
                     self.exports.cancel_all();
