@@ -5,6 +5,19 @@
 //! every query sees it. [`Engine::close`] works in this order: refuse appends, acknowledge waiting
 //! ones, flush, stop the background tasks, release the folder. Dropping the last handle without
 //! closing loses nothing either: the next open replays the log.
+//!
+//! # Order of locks
+//!
+//! A task takes these locks in this order, and holds them while it waits for the disk or the store:
+//!
+//! 1. `LateQueue::turn`: late parts are added to their records.
+//! 2. `Tables::compacting`: stored files are merged, rewritten or deleted.
+//! 3. `Tables::commits`: a table and the view of it change. A flush that holds it waits for the
+//!    writer thread, which therefore takes none of these locks.
+//! 4. The lock of one subject, whose code takes no other of this list: the catalog's changes, a
+//!    table's commit, the lease, the claim.
+//!
+//! All other locks are held for a few instructions and never across an `await`.
 
 mod admission;
 mod adopt;
