@@ -10,9 +10,10 @@ use arrow::datatypes::Date32Type;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::oneshot;
 
+use super::handle::{Engine, Inner};
 use super::status::{AppendError, Receipt};
 use super::writer::{Append, Command};
-use super::{Engine, Inner};
+
 use crate::catalog::Access;
 use crate::dedupe::KeyHasher;
 use crate::error::{Error, Result};

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::append::{owned, owner, run_blocking_if_large};
+use super::handle::Engine;
 use super::pending_parts::{Part, Parts, fingerprint_of};
+use super::status::{AppendError, Receipt};
 use super::writer::{Append, Command};
-use super::{Access, AppendError, Engine, Receipt};
+use crate::catalog::Access;
 use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;

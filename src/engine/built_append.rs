@@ -4,7 +4,8 @@
 use arrow::array::RecordBatch;
 
 use super::append::{days_of, holder_of, organisations_of, prepared};
-use super::{Engine, Receipt};
+use super::handle::Engine;
+use super::status::Receipt;
 use crate::catalog::Access;
 use crate::error::Result;
 use crate::record::{BatchBuilder, Record};

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::left_logs::left_logs;
 use super::maintenance::{self, MaintenanceState};
-use super::{claim, flushed_seq, identity, work_threads};
+use super::work_threads::work_threads;
+use super::{claim, flushed_seq, identity};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::datafile::checked::{self, Verified};

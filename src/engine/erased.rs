@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Engine;
+use super::handle::Engine;
 use crate::catalog::{Access, Document, ErasureEntry, ErasureSelector, arrival};
 use crate::error::{Error, Result};
 use crate::plan::{Row, Rules};

@@ -21,9 +21,9 @@ use arrow::datatypes::TimestampMicrosecondType;
 use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use super::Inner;
 use super::admission::kept_rows;
 use super::flush_trigger::micros;
+use super::handle::Inner;
 use super::table_state::{Commits, TableState, Unresolved, ids_of_files};
 use super::writer::Command;
 use crate::datafile::OpenRecords;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::flush_loop::{COMMIT_WITHIN_MS, is_retryable};
+use super::handle::Inner;
+use super::status::{Job, Outcome};
 use super::table_state::TableState;
-use super::{Inner, Job, Outcome};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::maintain::{self, Merge, Policy, Tools};
 use crate::plan::Rules;

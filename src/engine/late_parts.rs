@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
-use super::Inner;
+use super::handle::Inner;
 use super::writer::Command;
 use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::Inner;
+use super::handle::Inner;
 use super::status::{Job, Outcome};
 use crate::clock::Leap;
 use crate::config::Schedule;

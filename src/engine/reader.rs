@@ -12,11 +12,13 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::claim;
+use super::gate::{Began, Gate};
+use super::handle::{Engine, Inner};
 use super::identity;
 use super::read_beside::{Beside, read_beside, read_usage};
-use super::rights::{Began, Gate};
+use super::status::Status;
 use super::system_tables::SystemTable;
-use super::{Inner, Status, work_threads};
+use super::work_threads::work_threads;
 use crate::analytics;
 use crate::catalog::{Access, Catalog, Denied, ErasureSelector, Scope, State};
 use crate::config::{Config, Found};
@@ -530,6 +532,36 @@ impl Reader {
             wal_segments,
             ..Status::from_tables(&self.logs, &self.feedback, self.queries.running())
         }
+    }
+}
+
+impl Engine {
+    /// Returns a reader of this engine without restrictions.
+    pub fn reader(&self) -> Reader {
+        self.reader_as(&Access::operator("library"))
+    }
+
+    /// Returns a reader of this engine with the rights of a key.
+    pub fn reader_as(&self, access: &Access) -> Reader {
+        Reader::over(&self.inner, access.clone())
+    }
+
+    /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
+    pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
+        self.reader().sql(query, params).await
+    }
+
+    /// Runs a named report.
+    pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
+        self.reader().report(name, params).await
+    }
+
+    /// Exports records as JSON lines, in chunks that end on a line.
+    pub async fn export(
+        &self,
+        request: &export::Request,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.reader().export(request).await
     }
 }
 

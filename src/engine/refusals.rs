@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Inner};
+use super::handle::{Engine, Inner};
 use crate::catalog::Access;
 use crate::error::Result;
 use crate::refusals::{Ask, Refusals, Shown, WRITE_SECONDS, read_all, shown};

@@ -14,7 +14,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 
-use super::Dependencies;
+use super::dependencies::Dependencies;
 use super::flushed_seq;
 use super::pending_parts::{Held, fingerprint_of, waits_until};
 use super::table_state::TableState;

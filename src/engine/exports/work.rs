@@ -14,26 +14,27 @@
 //!
 //! [`Document::end_export`]: crate::catalog::Document::end_export
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, TryStreamExt};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blocks::Packing;
+use super::check::checked;
+use super::running::Running;
 use super::upload::Upload;
-use super::{Inner, Reader, checked};
 use crate::catalog::{Ended, ExportEnd, ExportFile, ExportJob};
+use crate::engine::handle::Inner;
+use crate::engine::reader::Reader;
 use crate::error::{Error, Result};
 use crate::store::export_name;
 
@@ -46,26 +47,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Attempts to report the end of a job to a catalog that does not answer, before the job starts
 /// again.
 const MAX_REPORTS: u32 = 5;
-
-/// Exports that this node writes.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Exports {
-    pub(super) running: Mutex<HashMap<String, Running>>,
-    pub(super) wanted: Notify,
-    /// A job on this node has ended.
-    ended: Notify,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Running {
-    pub(super) run: u64,
-    organisation: Option<String>,
-    /// Name of the file that is being written, until the catalog names it.
-    file: String,
-    /// Records, bytes, and stored bytes so far.
-    pub(super) written: Arc<[AtomicU64; 3]>,
-    cancel: CancellationToken,
-}
 
 /// The slot of a job that is written here. Freed on drop, whatever happened.
 struct ExportTurn {
@@ -93,17 +74,6 @@ impl Drop for ExportTurn {
         exports.running.lock().remove(&self.job.id);
         exports.wanted.notify_one();
         exports.ended.notify_one();
-    }
-}
-
-impl Exports {
-    /// Names of files that are being written.
-    pub(super) fn writing(&self) -> HashSet<String> {
-        self.running.lock().values().map(|running| running.file.clone()).collect()
-    }
-
-    fn cancel_all(&self) {
-        self.running.lock().values().for_each(|running| running.cancel.cancel());
     }
 }
 
