@@ -18,6 +18,7 @@ mod mask;
 pub mod names;
 mod native;
 pub mod otlp;
+pub mod pipeline;
 mod policy;
 mod portkey;
 pub mod price;
@@ -43,7 +44,6 @@ use crate::record::json::{FieldError, Reason, Seen, finite, members};
 
 pub use excerpt::{seen, whose};
 pub use policy::Policy;
-pub(crate) use split::line_breaks;
 pub use split::{Chunk, Splitter};
 
 /// Number of rejections of one chunk that get an excerpt.

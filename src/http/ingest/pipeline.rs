@@ -14,7 +14,6 @@ use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::catalog::Access;
 use crate::engine::{self, BuiltAppend};
@@ -25,6 +24,7 @@ use crate::http::ingest::chunk_reader::{BudgetedChunk, ChunkLimits, feed, feed_p
 use crate::http::input::text_header;
 use crate::http::state::App;
 use crate::http::state::retry_detection::{Connection, Ids};
+use crate::ingest::pipeline::parse_in_order;
 use crate::ingest::{self, Context, Headers, Owner, Rejection, SourceFormat};
 use crate::limits::{self, Holder, MemoryReservation, Pool, Share, day_of};
 use crate::parts::RecordPart;
@@ -38,8 +38,6 @@ const CHUNK_BYTES: usize = 2 << 20;
 /// Maximum size of a chunk as a fraction of the memory for acknowledged rows, so that memory for
 /// the next chunk becomes free while others are flushed.
 const CHUNKS_IN_MEMTABLE: u64 = 8;
-/// Number of chunks that are parsed at the same time.
-const PARSERS: usize = 2;
 /// Number of the id that is the trace id of all records without one.
 const TRACE: u64 = 0;
 /// Bits of an id number for the ids within one record of a body.
@@ -285,7 +283,7 @@ impl Intake {
                 parsing?.await.map_err(failed)
             }
         };
-        let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
+        let mut parsed = parse_in_order(coming, parse);
         while let Some(parsed) = parsed.next().await {
             let parsed = parsed?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
