@@ -91,10 +91,7 @@ impl Engine {
             return Ok(Receipt::default());
         }
         let inner = &self.inner;
-        if let Err(error) = inner.limit(&mut records) {
-            return Err(AppendError { error, records });
-        }
-        let (bytes, permit) = match inner.room_for(&records).await {
+        let (bytes, permit) = match inner.room_for(&mut records).await {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
@@ -175,12 +172,7 @@ impl Inner {
 
     /// Fills in fields that the record lacks and the engine decides.
     pub(super) fn complete(&self, record: &mut Record, now: DateTime<Utc>, rules: &Rules) {
-        if record.id.as_deref().is_none_or(str::is_empty) {
-            record.id = Some((self.new_uuid)().to_string());
-        }
-        if record.organisation_id.as_deref().is_none_or(str::is_empty) {
-            record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
-        }
+        ingest::identify(record, || (self.new_uuid)().to_string());
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
         record.retention_days = rules.retention_days(organisation);
         if let Some(stated) = record.created_at {
@@ -221,8 +213,13 @@ impl Inner {
         }
     }
 
-    /// Reserves memory for records, and returns their size in bytes. Waits up to `append_wait_ms`.
-    pub(super) async fn room_for(&self, records: &[Record]) -> Result<(usize, MemoryReservation)> {
+    /// Applies the limits of values to records, and reserves memory for them. Returns their size in
+    /// bytes. Waits up to `append_wait_ms`.
+    pub(super) async fn room_for(
+        &self,
+        records: &mut [Record],
+    ) -> Result<(usize, MemoryReservation)> {
+        self.limit(records)?;
         self.health.refuse_if_closed()?;
         let now = (self.now)();
         let rows = records

@@ -82,10 +82,7 @@ impl Engine {
         if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
             return Err(AppendError { error, records });
         }
-        if let Err(error) = inner.limit(&mut records) {
-            return Err(AppendError { error, records });
-        }
-        let (bytes, permit) = match inner.room_for(&records).await {
+        let (bytes, permit) = match inner.room_for(&mut records).await {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };

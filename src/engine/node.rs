@@ -24,8 +24,8 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Renews the claim at this interval, for as long as the engine lives. A claim that was taken over closes the
-    /// engine to writes.
+    /// Renews the claim at this interval, for as long as the engine lives. A claim that was taken
+    /// over closes the engine to writes.
     pub(super) async fn keep_claim(&self, every: Duration) {
         let Some(claim) = &self.claim else { return };
         let mut is_failing = false;

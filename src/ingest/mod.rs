@@ -459,15 +459,20 @@ pub fn lines(
     (records, rejections)
 }
 
-/// Fills in the id, organisation and time that every record has, and removes what must not be
-/// stored.
-pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
+/// Fills in the id and the organisation of a record.
+pub(crate) fn identify(record: &mut Record, new_id: impl FnOnce() -> String) {
     if record.id.as_deref().is_none_or(str::is_empty) {
         record.id = Some(new_id());
     }
     if record.organisation_id.as_deref().is_none_or(str::is_empty) {
         record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
     }
+}
+
+/// Fills in the id, organisation and time that every record has, and removes what must not be
+/// stored.
+pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
+    identify(record, new_id);
     record.created_at.get_or_insert(context.now);
     if context.is_untracked() {
         record.do_not_track = Some(true);
