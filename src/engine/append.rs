@@ -33,7 +33,7 @@ impl Engine {
     /// Missing values of `id`, `organisation_id` and `created_at` are filled in. A record whose id
     /// its organisation sent within `dedupe_hours` is acknowledged and dropped. A body that is not
     /// JSON becomes a JSON string. Content that must not be stored is removed, and a missing cost
-    /// is computed ([`Policy`]).
+    /// is computed ([`ingest::Policy`]).
     pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         for record in &mut records {
             self.inner.policy.price_by_response(record);

@@ -147,7 +147,7 @@ impl Inner {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Counts a failed attempt to add parts to a record. Refuses the parts after [`MAX_ATTEMPTS`],
+    /// Counts a failed attempt to add parts to a record. Refuses the parts after the last attempt,
     /// so that they free their memory. Returns the error if they are to be tried again.
     fn refuse_parts(&self, parts: Vec<LatePart>, error: Error) -> Result<Option<Error>> {
         let Some(first) = parts.first() else { return Ok(None) };
