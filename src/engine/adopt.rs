@@ -17,9 +17,11 @@ use datafusion::common::ParamValues;
 use futures::{StreamExt, TryStreamExt};
 
 use super::append_parts::state_key;
+use super::dependencies::Dependencies;
 use super::lock::{FolderLock, lock};
 use super::table_state::ids_of_files;
-use super::{Dependencies, claim, identity, work_threads};
+use super::work_threads::work_threads;
+use super::{claim, identity};
 use crate::catalog::Catalog;
 use crate::config::{Config, Found};
 use crate::dedupe::KeyHasher;

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::append::{owned, owner};
+use super::handle::Engine;
 use super::pending_parts::{Part, Parts, fingerprint_of};
+use super::status::{AppendError, Receipt};
 use super::writer::{Append, Command};
-use super::{Access, AppendError, Engine, Receipt, day_of, owned, owner};
+use crate::catalog::Access;
 use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
-use crate::limits::{DAYS, Holder};
+use crate::limits::{DAYS, Holder, day_of};
 use crate::parts::RecordPart;
 use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};
@@ -79,10 +82,7 @@ impl Engine {
         if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
             return Err(AppendError { error, records });
         }
-        if let Err(error) = inner.limit(&mut records) {
-            return Err(AppendError { error, records });
-        }
-        let (bytes, permit) = match inner.room_for(&records).await {
+        let (bytes, permit) = match inner.room_for(&mut records).await {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
@@ -106,7 +106,7 @@ impl Engine {
         let done = async {
             let (parts, payload) = inner.build(permit.holder(), bytes, build).await?;
             let (reply, done) = oneshot::channel();
-            inner.send(Command::Parts(Box::new(Parts {
+            inner.writes.send(Command::Parts(Box::new(Parts {
                 part_kind,
                 parts,
                 payload,
@@ -131,7 +131,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         let inner = &self.inner;
-        inner.refuse_if_closed()?;
+        inner.health.refuse_if_closed()?;
         self.check_access(access)?;
         let owner = owner(access);
         let now = (inner.now)();
@@ -162,9 +162,10 @@ impl Engine {
         let rows = feedback
             .iter()
             .map(|row| (row.organisation_id.as_deref().unwrap_or_default(), day(row)));
-        inner.days.take(rows).await?;
+        inner.writes.days.take(rows).await?;
         let organisations = feedback.iter().filter_map(|row| row.organisation_id.as_deref());
-        let permit = inner.budget.take(&Holder::shared_by(organisations), bytes as u64).await?;
+        let permit =
+            inner.writes.budget.take(&Holder::shared_by(organisations), bytes as u64).await?;
         let keys = inner.keys.clone();
         let policy = Arc::clone(&inner.policy);
         let build = move || {
@@ -179,7 +180,7 @@ impl Engine {
         let (batch, payload, keys) = inner.build(permit.holder(), bytes, build).await?;
         let (reply, done) = oneshot::channel();
         let append = Append { rows: Rows::Feedback, batch, payload, keys, days, permit, reply };
-        inner.send(Command::Append(Box::new(append)))?;
+        inner.writes.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))??;
         Ok(ids)
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Dependencies, Engine, open};
+use super::dependencies::Dependencies;
+use super::handle::Engine;
+use super::open;
 use crate::config::Config;
 use crate::error::Result;
 use crate::store::Store;
@@ -91,5 +93,28 @@ impl EngineBuilder {
     /// Opens the engine. Fails as [`Engine::open`] does.
     pub async fn open(self) -> Result<Engine> {
         open::open(self.config, self.dependencies).await
+    }
+}
+
+impl Engine {
+    /// Opens the folder of a configuration for writing, creates it if it does not exist, and
+    /// replays the log.
+    ///
+    /// Returns [`crate::error::ErrorKind::Busy`] if another process has it open, and
+    /// [`crate::error::ErrorKind::Damaged`] if the log is damaged before its end.
+    pub async fn open(config: Config) -> Result<Self> {
+        Self::open_with(config, Dependencies::default()).await
+    }
+
+    /// Returns a builder, which opens the engine with a clock, ids, a store or a log folder of the
+    /// caller.
+    pub fn builder(config: Config) -> EngineBuilder {
+        EngineBuilder::new(config)
+    }
+
+    /// Opens with the dependencies of a test.
+    #[doc(hidden)]
+    pub async fn open_with(config: Config, parts: Dependencies) -> Result<Self> {
+        open::open(config, parts).await
     }
 }

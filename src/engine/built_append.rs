@@ -4,7 +4,9 @@
 //! Room for the rows is taken before they are parsed, by an estimate, so that no rows are built
 //! while the memory for them is in use. It is corrected when they are appended.
 
-use super::{Engine, Prepared, Receipt};
+use super::handle::Engine;
+use super::prepared::Prepared;
+use super::status::Receipt;
 use crate::catalog::Access;
 use crate::error::Result;
 use crate::limits::{Holder, MemoryReservation};
@@ -28,9 +30,9 @@ impl Engine {
         text_bytes: usize,
         records: usize,
     ) -> Result<MemoryReservation> {
-        self.inner.refuse_if_closed()?;
+        self.inner.health.refuse_if_closed()?;
         let bytes = text_bytes.saturating_add(records.saturating_mul(ROW_OVERHEAD));
-        self.inner.budget.take(holder, bytes as u64).await
+        self.inner.writes.budget.take(holder, bytes as u64).await
     }
 
     /// Builds the rows of records whose bodies `ingest` has checked to be JSON. Blocks for as long
@@ -65,10 +67,11 @@ impl Engine {
     ) -> Result<Receipt> {
         self.check_access(access)?;
         let inner = &self.inner;
-        inner.refuse_if_closed()?;
+        inner.health.refuse_if_closed()?;
         let BuiltAppend { prepared, bytes } = built;
-        inner.days.take(prepared.days()).await?;
-        let permit = exact_room(&inner.budget, early, &prepared.holder, bytes as u64).await?;
+        inner.writes.days.take(prepared.days()).await?;
+        let permit =
+            exact_room(&inner.writes.budget, early, &prepared.holder, bytes as u64).await?;
         inner.note_unconfirmed(Some(access), &prepared.keys);
         inner.submit(prepared, permit).await
     }

@@ -19,7 +19,6 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -27,7 +26,6 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersio
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Inner;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -380,57 +378,10 @@ fn node(folder: &Path) -> String {
     format!("process {} on {host}, log `{}`", std::process::id(), folder.display())
 }
 
-impl Inner {
-    /// Renews the claim for as long as the engine lives. A claim that was taken over closes the
-    /// engine to writes.
-    pub(super) async fn keep_claim(self: Arc<Self>) {
-        let Some(claim) = &self.claim else { return };
-        let every = Duration::from_millis(self.config.lease_seconds.saturating_mul(1000) / 3);
-        let mut is_failing = false;
-        loop {
-            tokio::time::sleep(every).await;
-            match claim.renew((self.now)()).await {
-                Ok(()) => is_failing = false,
-                Err(error) if error.kind() == crate::error::ErrorKind::Conflict => {
-                    return self.fail(&error);
-                }
-                // Logged once: while a bucket is unreachable, this error repeats.
-                Err(error) if !is_failing => {
-                    tracing::warn!(
-                        error = error.chain(),
-                        "cannot renew the claim of the log; trying again"
-                    );
-                    is_failing = true;
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Ensures that no other node has taken the log over, before a commit under its id.
-    pub(super) async fn ensure_claim(&self) -> Result<()> {
-        let Some(claim) = &self.claim else { return Ok(()) };
-        let held = claim.ensure((self.now)()).await;
-        if let Err(error) = held.as_ref()
-            && error.kind() == crate::error::ErrorKind::Conflict
-        {
-            self.fail(error);
-        }
-        held
-    }
-
-    /// Releases the log at the end.
-    pub(super) async fn release_claim(&self) {
-        if let Some(claim) = &self.claim
-            && self.refuse_if_failed().is_ok()
-        {
-            claim.release().await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use object_store::memory::InMemory;
     use url::Url;
 

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::left_logs::left_logs;
 use super::maintenance::{self, MaintenanceState};
-use super::{claim, identity, reader, work_threads};
+use super::work_threads::work_threads;
+use super::{claim, flushed_seq, identity};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::datafile::checked::{self, Verified};
@@ -167,8 +168,8 @@ async fn check_wal(
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let Some(folder) = store.wal_folder() else { return Ok(()) };
-    let covered = match reader::wal_id_of(store) {
-        Ok(Some(id)) => reader::covered(tables[0], tables[1], id).await?,
+    let covered = match flushed_seq::wal_id_of(store) {
+        Ok(Some(id)) => flushed_seq::covered(tables[0], tables[1], id).await?,
         Ok(None) => FlushedSeq::default(),
         Err(error) => {
             findings.push(Finding::error(
@@ -179,7 +180,7 @@ async fn check_wal(
         }
     };
     // Before the log, which grows meanwhile.
-    let noted = match reader::wal_id_of(store)
+    let noted = match flushed_seq::wal_id_of(store)
         .ok()
         .flatten()
         .and_then(|id| Some((store.last_note(id)?, id)))
@@ -187,7 +188,7 @@ async fn check_wal(
         Some((path, id)) => wal::read_last(&**store.disk(), &path, id)?,
         None => Noted::default(),
     };
-    let own = reader::wal_id_of(store).ok().flatten().unwrap_or_default();
+    let own = flushed_seq::wal_id_of(store).ok().flatten().unwrap_or_default();
     for log in left_logs(store, tables, own).await? {
         findings.push(Finding::error(log.describe(), &log.remedy()));
     }
@@ -211,10 +212,10 @@ async fn check_wal(
             )));
             // A flush may have changed the table since; only frames that it covers now may be
             // missing.
-            let covered = match reader::wal_id_of(store) {
-                Ok(Some(id)) => {
-                    reader::covered_now(store, id).await.map_or(covered, |(_, _, covered)| covered)
-                }
+            let covered = match flushed_seq::wal_id_of(store) {
+                Ok(Some(id)) => flushed_seq::covered_now(store, id)
+                    .await
+                    .map_or(covered, |(_, _, covered)| covered),
                 _ => covered,
             };
             let covered = covered.most();
@@ -447,8 +448,8 @@ async fn check_counts(
             return Ok(());
         }
     };
-    let Some(wal_id) = reader::wal_id_of(store).ok().flatten() else { return Ok(()) };
-    let covered = reader::covered(table, None, wal_id).await?.logs;
+    let Some(wal_id) = flushed_seq::wal_id_of(store).ok().flatten() else { return Ok(()) };
+    let covered = flushed_seq::covered(table, None, wal_id).await?.logs;
     let known = logs.get(&wal_id).and_then(|snapshots| usage::as_of(snapshots, covered));
     findings.push(match known {
         Some(snapshot) if snapshot.sequence == covered => {

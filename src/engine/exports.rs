@@ -18,19 +18,19 @@ use futures::stream::BoxStream;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde_json::{Map, Value};
 
-use super::{Engine, Inner, Reader};
+use super::handle::{Engine, Inner};
+use super::reader::Reader;
 use crate::catalog::{
     Access, Document, ExportChange, ExportFile, ExportJob, ExportStatus, ExportView, LINK_SECONDS,
-    Scope, holds_bodies,
+    Scope,
 };
 use crate::error::{Error, Result};
-use crate::export::Selection;
-use crate::record::json::Encoder;
 use crate::store::is_export_name;
-
-pub(super) use work::Exports;
+use check::checked;
 
 mod blocks;
+mod check;
+pub(super) mod running;
 mod upload;
 mod work;
 
@@ -307,26 +307,4 @@ impl Inner {
             }
         }
     }
-}
-
-/// Returns the keys of a job's lines, and its selection. Returns an error if the creator of the job
-/// may not read one of them.
-fn checked(document: &Document, job: &ExportJob) -> Result<(Vec<String>, Selection)> {
-    let denied = document.denied(job.organisation.as_deref(), job.workspace.as_deref());
-    let columns = match &job.columns {
-        None => denied.allowed(job.bodies),
-        Some(columns) => {
-            Encoder::new(Some(columns))?;
-            denied.check(columns)?;
-            if let Some(name) = columns.iter().find(|name| !job.bodies && holds_bodies(name)) {
-                return Err(Error::denied(format!(
-                    "column `{name}` holds bodies, and the key lacks the scope `logs.read`; leave the column out"
-                )));
-            }
-            columns.clone()
-        }
-    };
-    let selection = Selection::read(&job.filters)?;
-    denied.check_filter(selection.filter.columns().iter().map(String::as_str))?;
-    Ok((columns, selection))
 }

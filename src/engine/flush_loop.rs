@@ -10,7 +10,7 @@
 //! them too. Only a write that the disk did not keep, or damage, closes the engine to writes,
 //! because then the content of the tables is unknown.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,16 +21,18 @@ use arrow::datatypes::TimestampMicrosecondType;
 use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use super::table_state::{TableState, ids_of_files};
-use super::writer::{Command, kept_rows};
-use super::{Inner, locked};
+use super::admission::kept_rows;
+use super::flush_trigger::micros;
+use super::handle::Inner;
+use super::table_state::{Commits, TableState, Unresolved, ids_of_files};
+use super::writer::Command;
 use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::plan::Month;
 use crate::record::Rows;
 use crate::store::folders::is_sync_failure;
-use crate::table::{DataFile, FileIndex};
+use crate::table::DataFile;
 use crate::usage::{self, Snapshot};
 
 /// Interval at which the age of rows is checked.
@@ -44,35 +46,6 @@ pub(super) const COMMIT_WITHIN_MS: i64 = 2 * 60 * 1000;
 /// Interval at which the counts of other nodes are read.
 const COUNTS_EVERY: Duration = Duration::from_secs(15);
 
-/// State that flushes, merges and refreshes change one at a time: the tables and the views of
-/// queries.
-#[derive(Debug)]
-pub(super) struct Commits {
-    /// Counts of this node's log at its last committed flush.
-    pub(super) counted: Snapshot,
-    /// Files of the oldest frozen rows of a table whose commit has an unknown result.
-    pub(super) unresolved: BTreeMap<Rows, Unresolved>,
-    /// The version whose files' ids are remembered.
-    pub(super) remembered: Arc<FileIndex>,
-    /// Files that this node wrote since; their ids are known anyway.
-    pub(super) own: HashSet<String>,
-}
-
-impl Commits {
-    /// Notes files of this node, so that they are not read for their ids.
-    pub(super) fn note_own<'a>(&mut self, files: impl IntoIterator<Item = &'a DataFile>) {
-        self.own.extend(files.into_iter().map(|file| file.path.clone()));
-    }
-}
-
-/// Files that the table may or may not contain.
-#[derive(Debug)]
-pub(super) struct Unresolved {
-    last_sequence: u64,
-    written_ms: i64,
-    files: Vec<DataFile>,
-}
-
 /// Runs a task whose panic closes the engine to writes, so that the engine does not look healthy
 /// without it.
 pub(super) async fn watched(
@@ -81,7 +54,7 @@ pub(super) async fn watched(
     task: impl Future<Output = ()> + Send,
 ) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-        inner.fail(&Error::internal(format!("{name} panicked")));
+        inner.health.fail(&Error::internal(format!("{name} panicked")));
     }
 }
 
@@ -122,14 +95,14 @@ impl Inner {
     async fn settle_when_due(&self) {
         if self.join_due().await {
             // The writer is gone only when the engine closes. The parts then stay in the log.
-            let _ = self.send(Command::Settle);
+            let _ = self.writes.send(Command::Settle);
         }
     }
 
     /// Merges parts whose wait is over, so that the single writer need not. Returns true if there
     /// may be any.
     async fn join_due(&self) -> bool {
-        let view_cell = Arc::clone(&self.logs.view_cell);
+        let view_cell = Arc::clone(&self.tables.logs.view_cell);
         let now_micros = (self.now)().timestamp_micros();
         if self.counters.waiting_until.load(Ordering::Relaxed) > now_micros {
             return false;
@@ -141,8 +114,7 @@ impl Inner {
 
     fn flush_due(&self) -> bool {
         let now_micros = (self.now)().timestamp_micros();
-        let due =
-            i64::try_from(self.config.flush_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let due = micros(self.config.flush_seconds);
         let table_due = |table_state: &TableState| {
             let (_, _, oldest) = table_state.view_cell.memory();
             let age = oldest.map(|micros| now_micros - micros);
@@ -150,7 +122,7 @@ impl Inner {
                 || (oldest.is_none() && table_state.view_cell.oldest_frozen().is_some())
         };
         self.counters.clear_log_at.load(Ordering::Relaxed) <= now_micros
-            || self.tables().into_iter().any(table_due)
+            || self.tables.both().into_iter().any(table_due)
     }
 
     /// Moves every row that is in memory now into the table.
@@ -164,36 +136,33 @@ impl Inner {
     pub(super) fn closed_by_failed_sync<T>(&self, done: Result<T>) -> Result<T> {
         done.inspect_err(|error| {
             if is_sync_failure(error) {
-                self.fail(error);
+                self.health.fail(error);
             }
         })
     }
 
     async fn flush_tables(&self) -> Result<()> {
-        let mut commits = self.commits.lock().await;
-        self.refuse_if_failed()?;
+        let mut commits = self.tables.commits.lock().await;
+        self.health.refuse_if_failed()?;
         // Records that were accepted while the catalog could not be read are judged by its current
         // content.
         self.gate().refuse_if_stale().await?;
         self.join_due().await;
         let (done, frozen) = oneshot::channel();
         let (noted, refused) = self.unconfirmed.judge(&self.catalog.state());
-        self.send(Command::Freeze(done))?;
+        self.writes.send(Command::Freeze(done))?;
         let ended = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
-        self.days.clear();
+        self.writes.days.clear();
         let mut flushed_to = None;
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             flushed_to = flushed_to.max(
                 self.flush_table(table_state, ended.last_sequence, &refused, &mut commits).await?,
             );
         }
         self.unconfirmed.forget(noted);
-        if !ended.late.is_empty() {
-            *locked(&self.late) = ended.late;
-            self.amend_wanted.notify_one();
-        }
+        self.late.replace(ended.late);
         // Only now, since the same segments hold frames of both tables.
-        flushed_to.map_or(Ok(()), |sequence| self.send(Command::Trim(sequence)))
+        flushed_to.map_or(Ok(()), |sequence| self.writes.send(Command::Trim(sequence)))
     }
 
     /// Moves the rows of a table that are frozen up to a frame into its files. Returns the last
@@ -237,10 +206,10 @@ impl Inner {
                 };
             let next =
                 Snapshot { sequence: frozen.last_sequence, counts: Arc::clone(&frozen.counts) };
-            self.ensure_claim().await?;
+            self.node.ensure_claim().await?;
             if rows == Rows::Logs {
                 let month = Month::of_micros((self.now)().timestamp_micros());
-                usage::write(&self.store, self.wal_id, &commits.counted, &next, month).await?;
+                usage::write(&self.store, self.node.wal_id, &commits.counted, &next, month).await?;
             }
             let unresolved = Unresolved {
                 last_sequence: frozen.last_sequence,
@@ -251,12 +220,13 @@ impl Inner {
             if self.store.is_shared() && rows == Rows::Logs {
                 commits.note_own(&files);
             }
-            let source = flush::Source { wal_id: self.wal_id, last_sequence: frozen.last_sequence };
+            let source =
+                flush::Source { wal_id: self.node.wal_id, last_sequence: frozen.last_sequence };
             let index = match flush::commit(&table_state.table, files, source).await {
                 Ok(index) => index,
                 Err(error) if is_retryable(&error) => return Err(error),
                 Err(error) => {
-                    self.fail(&error);
+                    self.health.fail(&error);
                     return Err(error);
                 }
             };
@@ -370,7 +340,7 @@ impl Inner {
         if !has_parts && !self.is_any_dated_ahead() {
             return Ok(());
         }
-        self.send(Command::StoreAhead)?;
+        self.writes.send(Command::StoreAhead)?;
         self.flush_all().await?;
         self.amend_late().await
     }
@@ -385,7 +355,8 @@ impl Inner {
         };
         let is_ahead =
             |batch: &RecordBatch| latest(batch).is_some_and(|latest| latest > now_micros);
-        self.tables()
+        self.tables
+            .both()
             .iter()
             .any(|table_state| table_state.view_cell.view().memory.iter().any(is_ahead))
     }
@@ -395,19 +366,19 @@ impl Inner {
         if !self.store.is_shared() {
             return Ok(());
         }
-        let mut commits = self.commits.lock().await;
-        if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
+        let mut commits = self.tables.commits.lock().await;
+        if !commits.unresolved.is_empty() || self.health.refuse_if_failed().is_err() {
             return Ok(());
         }
-        let feedback = self.feedback.table.refresh().await?;
-        if feedback.version != self.feedback.view_cell.files().version {
-            self.feedback.view_cell.rewritten(feedback);
+        let feedback = self.tables.feedback.table.refresh().await?;
+        if feedback.version != self.tables.feedback.view_cell.files().version {
+            self.tables.feedback.view_cell.rewritten(feedback);
         }
-        let index = self.logs.table.refresh().await?;
+        let index = self.tables.logs.table.refresh().await?;
         if index.version == commits.remembered.version {
             return Ok(());
         }
-        self.logs.view_cell.rewritten(Arc::clone(&index));
+        self.tables.logs.view_cell.rewritten(Arc::clone(&index));
         let before = std::mem::replace(&mut commits.remembered, Arc::clone(&index));
         let own = std::mem::take(&mut commits.own);
         drop(commits);
@@ -418,7 +389,7 @@ impl Inner {
             self.remember_files(foreign.map(|file| DataFile::clone(file)).collect()).await;
         if remembered.is_err() {
             // Read again at the next refresh, since nothing else makes their ids known here.
-            let mut commits = self.commits.lock().await;
+            let mut commits = self.tables.commits.lock().await;
             commits.remembered = before;
             commits.own.extend(own);
         }
@@ -433,7 +404,7 @@ impl Inner {
         }
         let mut ids = ids_of_files(&self.queries, &self.keys, new).await?;
         while let Some(keys) = ids.try_next().await? {
-            self.send(Command::Remember(keys))?;
+            self.writes.send(Command::Remember(keys))?;
         }
         Ok(())
     }
@@ -441,7 +412,7 @@ impl Inner {
     async fn refresh_counts(&self) -> Result<()> {
         let month = Month::of_micros((self.now)().timestamp_micros());
         let mut logs = usage::read(&self.store, month).await?;
-        logs.remove(&self.wal_id);
+        logs.remove(&self.node.wal_id);
         self.usage.set_others(usage::newest(&logs));
         Ok(())
     }
@@ -449,19 +420,19 @@ impl Inner {
     /// Writes the counts of records that were not stored, with or without a flush: no other process
     /// could count them.
     async fn write_not_stored(&self) -> Result<()> {
-        let mut commits = self.commits.lock().await;
+        let mut commits = self.tables.commits.lock().await;
         // A flush with an unknown result needs the counts that it wrote.
-        if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
+        if !commits.unresolved.is_empty() || self.health.refuse_if_failed().is_err() {
             return Ok(());
         }
         let counts = commits.counted.counts.with_not_stored_of(&self.usage.own());
         if counts == *commits.counted.counts {
             return Ok(());
         }
-        self.ensure_claim().await?;
+        self.node.ensure_claim().await?;
         let next = Snapshot { sequence: commits.counted.sequence, counts: Arc::new(counts) };
         let month = Month::of_micros((self.now)().timestamp_micros());
-        usage::write(&self.store, self.wal_id, &next, &next, month).await?;
+        usage::write(&self.store, self.node.wal_id, &next, &next, month).await?;
         commits.counted = next;
         Ok(())
     }
@@ -469,18 +440,18 @@ impl Inner {
     /// Writes the counts of records that were not stored since the last flush. All stored records
     /// are in the table by now.
     pub(super) async fn write_last_counts(&self) -> Result<()> {
-        let commits = self.commits.lock().await;
+        let commits = self.tables.commits.lock().await;
         let next =
             Snapshot { sequence: commits.counted.sequence, counts: Arc::new(self.usage.own()) };
-        if next == commits.counted || self.logs.view_cell.memory().0 > 0 {
+        if next == commits.counted || self.tables.logs.view_cell.memory().0 > 0 {
             return Ok(());
         }
-        if self.claim.is_some() && self.refuse_if_failed().is_err() {
+        if self.node.claim.is_some() && self.health.refuse_if_failed().is_err() {
             // The log may belong to another node by now, with its counts.
             return Ok(());
         }
         let month = Month::of_micros((self.now)().timestamp_micros());
-        usage::write(&self.store, self.wal_id, &next, &next, month).await
+        usage::write(&self.store, self.node.wal_id, &next, &next, month).await
     }
 }
 

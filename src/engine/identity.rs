@@ -13,7 +13,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::random_bytes;
+use super::dependencies::random_bytes;
 use crate::catalog::{Catalog, Document, Identity};
 use crate::error::{Error, Result};
 use crate::record::Rows;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::flush_loop::{COMMIT_WITHIN_MS, is_retryable};
+use super::handle::Inner;
+use super::status::{Job, Outcome};
 use super::table_state::TableState;
-use super::{Inner, Job, Outcome};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::maintain::{self, Merge, Policy, Tools};
 use crate::plan::Rules;
@@ -29,12 +31,12 @@ impl Inner {
         dry_run: bool,
         policy: Policy,
     ) -> Result<Outcome> {
-        self.refuse_if_failed()?;
+        self.health.refuse_if_failed()?;
         if !dry_run && matches!(job, Job::Expire | Job::Vacuum | Job::CleanLog) {
             self.note_clock().await;
             self.refuse_if_in_doubt()?;
         }
-        let before = self.tables().map(|table_state| table_state.table.index());
+        let before = self.tables.both().map(|table_state| table_state.table.index());
         let done = match job {
             Job::Expire => {
                 // A failure of one does not prevent the other.
@@ -51,7 +53,7 @@ impl Inner {
             self.sweep_copies().await;
         }
         let lines = self.closed_by_failed_sync(done)?;
-        let after = self.tables().map(|table_state| table_state.table.index());
+        let after = self.tables.both().map(|table_state| table_state.table.index());
         let files =
             |indexes: &[Arc<FileIndex>; 2]| indexes.iter().map(|index| index.len() as u64).sum();
         let bytes = |indexes: &[Arc<FileIndex>; 2]| indexes.iter().map(|index| index.bytes()).sum();
@@ -72,8 +74,10 @@ impl Inner {
         if self.store.cache_stats().is_none() {
             return;
         }
-        let indexes =
-            self.tables().map(|table_state| (table_state.table.clone(), table_state.table.index()));
+        let indexes = self
+            .tables
+            .both()
+            .map(|table_state| (table_state.table.clone(), table_state.table.index()));
         let live = indexes
             .iter()
             .flat_map(|(table, index)| index.iter().map(|file| table.object_store_path(file)));
@@ -96,7 +100,7 @@ impl Inner {
             // Rows in memory would otherwise reach the files after those were processed.
             self.flush_all().await?;
         }
-        let _one_at_a_time = self.compacting.lock().await;
+        let _one_at_a_time = self.tables.compacting.lock().await;
         let mut run = Expired {
             rules,
             policy,
@@ -106,7 +110,7 @@ impl Inner {
             whole: true,
         };
         let mut failed = None;
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             failed = failed.or(self.expire_table(table_state, &mut run, dry_run).await?);
         }
         if let Some(error) = failed {
@@ -240,7 +244,7 @@ impl Inner {
     async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         let mut failed = None;
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             failed =
                 failed.or(self.compact_table(table_state, &mut lines, dry_run, policy).await?);
         }
@@ -267,7 +271,7 @@ impl Inner {
             }
             // The lock is taken for each merge, because late parts wait for it too. A merge whose
             // files were removed meanwhile has no effect.
-            let _one_at_a_time = self.compacting.lock().await;
+            let _one_at_a_time = self.tables.compacting.lock().await;
             let (written_ms, joined) =
                 match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
                     Ok(mut joined) => (self.stamp(&mut joined), joined),
@@ -282,7 +286,7 @@ impl Inner {
                 continue;
             }
             if self.store.is_shared() && table_state.table.rows() == Rows::Logs {
-                self.commits.lock().await.note_own(&joined);
+                self.tables.commits.lock().await.note_own(&joined);
             }
             let commit = async || maintain::commit_merged(&table_state.table, &merge, joined).await;
             if self.commit_shown(table_state, written_ms, commit).await? {
@@ -317,9 +321,9 @@ impl Inner {
         written_ms: i64,
         commit: impl AsyncFnOnce() -> Result<Arc<FileIndex>>,
     ) -> Result<bool> {
-        let commits = self.commits.lock().await;
+        let commits = self.tables.commits.lock().await;
         // A flush that failed meanwhile may have committed rows that are still in memory.
-        self.refuse_if_failed()?;
+        self.health.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
                 "the result of a flush commit is not known yet; maintenance waits for it",
@@ -341,7 +345,7 @@ impl Inner {
                 // The next refresh of the table shows if the commit succeeded. The rows are the
                 // same, or were to be removed, or are removed again.
                 if !is_retryable(&error) {
-                    self.fail(&error);
+                    self.health.fail(&error);
                 }
                 Err(error)
             }
@@ -350,16 +354,16 @@ impl Inner {
 
     async fn vacuum(&self, dry_run: bool) -> Result<Vec<String>> {
         // In the same order as compaction, to avoid a deadlock.
-        let _no_merge = self.compacting.lock().await;
-        let commits = self.commits.lock().await;
-        self.refuse_if_failed()?;
+        let _no_merge = self.tables.compacting.lock().await;
+        let commits = self.tables.commits.lock().await;
+        self.health.refuse_if_failed()?;
         if !commits.unresolved.is_empty() {
             return Err(Error::storage(
                 "the result of a flush commit is not known yet; maintenance waits for it",
             ));
         }
         let mut lines = Vec::new();
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             let orphans = table_state
                 .table
                 .orphans((self.now)().timestamp_millis().saturating_sub(self.grace_ms()))
@@ -391,7 +395,7 @@ impl Inner {
 
     async fn checkpoint(&self, dry_run: bool) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             let name = table_state.table.rows().folder();
             let commits = table_state.table.commits_since_checkpoint();
             match (commits, dry_run) {
@@ -416,7 +420,7 @@ impl Inner {
         let older_than_ms =
             (self.now)().timestamp_millis().saturating_sub(keep_ms.max(self.grace_ms()));
         let mut lines = Vec::new();
-        for table_state in self.tables() {
+        for table_state in self.tables.both() {
             let cleaned = table_state.table.clean_log(older_than_ms, dry_run).await?;
             lines.extend(
                 cleaned

@@ -6,7 +6,7 @@
 //! harmless. A part whose record is in no file, because it was erased or has expired, is dropped. A
 //! failed attempt is repeated after the next flush. A record that cannot take its parts is tried
 //! alone, so that it does not block the others, and its parts are refused and counted after
-//! [`MAX_ATTEMPTS`].
+//! [`super::late_queue::MAX_ATTEMPTS`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
+use super::handle::Inner;
 use super::writer::Command;
-use super::{Inner, locked};
 use crate::datafile::OpenRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
@@ -30,8 +30,6 @@ use crate::table::{DataFile, FileIndex};
 /// Records that one statement looks up, and the bytes of their ids.
 const IDS_AT_ONCE: usize = 256;
 const STATEMENT_BYTES: usize = 64 << 10;
-/// Attempts to add parts to a record that cannot take them.
-const MAX_ATTEMPTS: u32 = 3;
 /// Rows of one read batch: few, since they include their bodies.
 const READ_ROWS: usize = 16;
 /// Bytes of records, and files, that one commit replaces at most.
@@ -106,7 +104,7 @@ impl Inner {
     /// Runs for as long as the engine lives: adds late parts to their records after each flush.
     pub(super) async fn amend_after_flushes(self: Arc<Self>) {
         loop {
-            self.amend_wanted.notified().await;
+            self.late.wanted.notified().await;
             if let Err(error) = self.amend_late().await {
                 if error.kind() == ErrorKind::Closed {
                     return;
@@ -122,8 +120,8 @@ impl Inner {
     /// Adds the late parts of the last flush to their records. Parts that another task took before
     /// are added too when this returns.
     pub(super) async fn amend_late(&self) -> Result<()> {
-        let _turn = self.amend_turn.lock().await;
-        let late = std::mem::take(&mut *locked(&self.late));
+        let _turn = self.late.turn.lock().await;
+        let late = self.late.take();
         if late.is_empty() { Ok(()) } else { self.amend(late).await }
     }
 
@@ -149,18 +147,12 @@ impl Inner {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Counts a failed attempt to add parts to a record. Refuses the parts after [`MAX_ATTEMPTS`],
+    /// Counts a failed attempt to add parts to a record. Refuses the parts after the last attempt,
     /// so that they free their memory. Returns the error if they are to be tried again.
     fn refuse_parts(&self, parts: Vec<LatePart>, error: Error) -> Result<Option<Error>> {
         let Some(first) = parts.first() else { return Ok(None) };
-        {
-            let mut attempts = locked(&self.amend_attempts);
-            let made = attempts.entry(first.key).or_default();
-            *made += 1;
-            if *made < MAX_ATTEMPTS {
-                return Ok(Some(error));
-            }
-            attempts.remove(&first.key);
+        if self.late.may_try_again(first.key) {
+            return Ok(Some(error));
         }
         let count = parts.len() as u64;
         let seen = Seen {
@@ -190,27 +182,22 @@ impl Inner {
         );
         self.refusals
             .records(&sender, [Refused { seen, ..Refused::many(Reason::Invalid, message, count) }]);
-        self.send(Command::Amended { parts, untracked: Vec::new() })?;
+        self.writes.send(Command::Amended { parts, untracked: Vec::new() })?;
         Ok(None)
     }
 
     async fn amend_records(&self, mut wanted: Wanted) -> Result<()> {
         while !wanted.is_empty() {
             // Rewrites and merges exclude each other.
-            let _one_at_a_time = self.compacting.lock().await;
+            let _one_at_a_time = self.tables.compacting.lock().await;
             let rules = self.catalog.rules();
             let Round { files, mut amended, parts, untracked, failed, .. } =
                 self.next_round(&mut wanted, &rules).await?;
             if !files.is_empty() {
                 self.replace(files, amended.finish(), &rules).await?;
             }
-            {
-                let mut attempts = locked(&self.amend_attempts);
-                for part in &parts {
-                    attempts.remove(&part.key);
-                }
-            }
-            self.send(Command::Amended { parts, untracked })?;
+            self.late.forget_attempts(&parts);
+            self.writes.send(Command::Amended { parts, untracked })?;
             if let Some(error) = failed {
                 return Err(error);
             }
@@ -224,7 +211,7 @@ impl Inner {
         // The records are held twice: as structs, and as the batch that is written.
         let room = usize::try_from(self.queries.maintenance_bytes() / 2).unwrap_or(ROUND_BYTES);
         let mut round = Round { max_bytes: ROUND_BYTES.min(room), ..Round::default() };
-        for file in candidates(&self.logs.table.index(), wanted) {
+        for file in candidates(&self.tables.logs.table.index(), wanted) {
             match self.look_into(&file, wanted, rules, &mut round).await {
                 Ok(()) => {}
                 // One damaged file must not block the others.
@@ -312,7 +299,7 @@ impl Inner {
 
     fn tools(&self) -> Tools<'_> {
         Tools {
-            table: &self.logs.table,
+            table: &self.tables.logs.table,
             queries: &self.queries,
             policy: Policy::from_config(&self.config),
         }
@@ -349,7 +336,7 @@ impl Inner {
             }
             rewrites.push(rewrite);
         }
-        let table = &self.logs.table;
+        let table = &self.tables.logs.table;
         let mut replacing = flush::write_files(
             table,
             &[amended],
@@ -367,11 +354,11 @@ impl Inner {
         self.unchanged(rules).await?;
         if self.store.is_shared() {
             let added = rewrites.iter().flat_map(|rewrite| &rewrite.add).chain(&replacing);
-            self.commits.lock().await.note_own(added);
+            self.tables.commits.lock().await.note_own(added);
         }
         let files: Vec<_> = touched.values().map(|(file, _)| Arc::clone(file)).collect();
         let commit = async || maintain::commit_replaced(table, &files, rewrites, replacing).await;
-        if !self.commit_shown(&self.logs, written_ms, commit).await? {
+        if !self.commit_shown(&self.tables.logs, written_ms, commit).await? {
             return Err(Error::busy("another node took a file away meanwhile"));
         }
         Ok(())
@@ -425,6 +412,7 @@ fn candidates(index: &FileIndex, wanted: &Wanted) -> Vec<Arc<DataFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::late_queue::MAX_ATTEMPTS;
     use crate::record::Message;
     use crate::{Config, Engine, Params};
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::reader;
+use super::flushed_seq;
 use crate::error::Result;
 use crate::store::Store;
 use crate::table::Table;
@@ -59,7 +59,7 @@ pub(super) async fn left_logs(
         let id = note.file_name().and_then(|name| Uuid::try_parse(name.to_str()?).ok());
         let Some(id) = id.filter(|id| *id != own) else { continue };
         let durable = wal::read_last(disk, &note, id)?.mark.durable;
-        let covered = reader::covered(tables[0], tables[1], id).await?.most();
+        let covered = flushed_seq::covered(tables[0], tables[1], id).await?.most();
         if durable > covered {
             left.push(LeftLog { id, durable, covered, note });
         }

@@ -9,27 +9,21 @@
 //! error is reported.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{Inner, Job, Outcome};
+use super::status::{Job, Outcome};
 use crate::clock::Leap;
 use crate::config::{Config, Schedule};
-use crate::error::{Error, ErrorKind, Result};
-use crate::maintain::Policy;
+use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Interval at which due jobs are looked for.
-const TICK: Duration = Duration::from_secs(1);
 /// First wait after a failure; it doubles with each further one.
 const FIRST_RETRY: chrono::Duration = chrono::Duration::seconds(15);
 const LAST_RETRY: chrono::Duration = chrono::Duration::hours(1);
-/// Minimum interval between writes of the document while jobs do nothing.
-const WRITE_EVERY: chrono::Duration = chrono::Duration::seconds(60);
 
 /// State of the maintenance of a store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -163,7 +157,7 @@ impl MaintenanceState {
     }
 
     /// Records the end of a run.
-    fn ended(
+    pub(super) fn ended(
         &mut self,
         job: Job,
         config: &Config,
@@ -200,15 +194,28 @@ impl MaintenanceState {
 /// The lease of this node, and the document as it was last read.
 #[derive(Debug)]
 pub(super) struct MaintenanceLease {
-    state: parking_lot::Mutex<MaintenanceState>,
+    store: Store,
+    holder: String,
+    length: chrono::Duration,
+    now: fn() -> DateTime<Utc>,
+    pub(super) state: parking_lot::Mutex<MaintenanceState>,
     version: tokio::sync::Mutex<Option<UpdateVersion>>,
 }
 
 impl MaintenanceLease {
-    /// Reads the maintenance state of a store.
-    pub(super) async fn open(store: &Store) -> Result<Self> {
+    /// Reads the maintenance state of a store, for the node of that log.
+    pub(super) async fn open(
+        store: &Store,
+        wal_id: Uuid,
+        config: &Config,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Self> {
         let (state, version) = read(store).await?;
         Ok(Self {
+            store: store.clone(),
+            holder: wal_id.to_string(),
+            length: chrono::Duration::seconds(i64::try_from(config.lease_seconds).unwrap_or(60)),
+            now,
             state: parking_lot::Mutex::new(state),
             version: tokio::sync::Mutex::new(version),
         })
@@ -218,168 +225,38 @@ impl MaintenanceLease {
     pub(super) fn state(&self) -> MaintenanceState {
         self.state.lock().clone()
     }
-}
 
-impl Inner {
-    /// Runs the due jobs while this node holds the lease, for as long as the engine lives.
-    pub(super) async fn maintain_when_due(self: Arc<Self>) {
-        let began = (self.now)();
-        let mut written = began;
-        loop {
-            let wanted = tokio::select! {
-                () = tokio::time::sleep(TICK) => false,
-                () = self.maintenance_wanted.notified() => true,
-            };
-            if self.refuse_if_failed().is_err() || !self.holds_lease().await {
-                continue;
-            }
-            self.note_clock().await;
-            for job in Job::ALL {
-                // A changed plan or an erasure does not wait for the schedule.
-                let at_once = wanted
-                    && job == Job::Expire
-                    && *job.schedule(&self.config) != Schedule::never();
-                let due = self.lease.state().due(job, &self.config, began);
-                if at_once || due.is_some_and(|due| due <= (self.now)()) {
-                    self.run_job(job, &mut written).await;
-                }
-            }
-        }
-    }
-
-    /// Returns an error if the clock leapt: nothing may be deleted by such a clock.
-    pub(super) fn refuse_if_in_doubt(&self) -> Result<()> {
-        let Some(Leap { expected, found }) = self.clock.look() else { return Ok(()) };
-        Err(Error::conflict(format!(
-            "the clock of this machine leapt from about {expected} to {found}; nothing expires and no file is deleted until the \
-             time is confirmed: correct the clock, or confirm it with `POST /v1/admin/clock`"
-        )))
-    }
-
-    /// Writes into the document if the clock is in doubt, for the next start and for `doctor`.
-    pub(super) async fn note_clock(&self) {
-        let leap = self.clock.look();
-        if self.lease.state.lock().clock != leap {
-            self.lease.state.lock().clock = leap;
-            self.write_state().await;
-        }
-    }
-
-    /// Runs a job now, independent of the lease. The node that holds the lease writes the result
-    /// into the document.
-    pub(super) async fn by_hand(&self, job: Job, dry_run: bool) -> Result<Outcome> {
-        let started = (self.now)();
-        let result = self.maintain(job, dry_run, Policy::from_config(&self.config).at_once()).await;
-        if !dry_run {
-            self.lease.state.lock().ended(job, &self.config, started, (self.now)(), &result);
-            self.write_state().await;
-        }
-        result
-    }
-
-    async fn run_job(&self, job: Job, written: &mut DateTime<Utc>) {
-        let started = (self.now)();
-        let enough = self
-            .tables()
-            .iter()
-            .map(|table_state| table_state.table.commits_since_checkpoint())
-            .max()
-            >= Some(self.config.checkpoint_commits);
-        let work = async {
-            if job == Job::Checkpoint && !enough {
-                return Ok(Outcome::nothing(job));
-            }
-            self.maintain(job, false, Policy::from_config(&self.config)).await
-        };
-        let result = self.renewing(work).await;
-        let now = (self.now)();
-        let failed_before =
-            self.lease.state().jobs.get(job.name()).is_some_and(|run| run.failures > 0);
-        self.lease.state.lock().ended(job, &self.config, started, now, &result);
-        match &result {
-            Ok(outcome) if !outcome.lines.is_empty() => {
-                tracing::info!(
-                    job = job.name(),
-                    steps = outcome.lines.len(),
-                    "maintenance job finished"
-                );
-            }
-            Ok(_) => {}
-            // The job met a change of the rules, and starts again.
-            Err(error) if error.kind() == ErrorKind::Busy => {
-                tracing::info!(
-                    job = job.name(),
-                    reason = error.chain(),
-                    "a maintenance job starts again"
-                );
-            }
-            Err(error) => {
-                tracing::error!(
-                    job = job.name(),
-                    error = error.chain(),
-                    "a maintenance job failed; it will be tried again"
-                );
-            }
-        }
-        let did_something = result.as_ref().map_or(true, |outcome| !outcome.lines.is_empty());
-        if did_something || failed_before || now - *written >= WRITE_EVERY {
-            *written = now;
-            self.write_state().await;
-        }
-    }
-
-    /// Runs a job and renews the lease meanwhile, since a big merge may take longer than the lease.
-    async fn renewing<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut work = std::pin::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                () = tokio::time::sleep(Duration::from_secs(self.config.lease_seconds / 3)) => {
-                    if !self.holds_lease().await {
-                        // Cancelling the work would release its locks during a commit. It may end:
-                        // a commit that conflicts with another node's is void.
-                        tracing::warn!("another node may do maintenance now; this one finishes its job");
-                        return work.await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Returns true if this node may do maintenance. Takes or renews the lease if it can.
-    pub(super) async fn holds_lease(&self) -> bool {
+    /// Takes or renews the lease if it can. Returns true if this node may do maintenance.
+    pub(super) async fn hold(&self) -> bool {
         if !self.store.is_shared() {
             return true;
         }
-        let holder = self.wal_id.to_string();
         let now = (self.now)();
-        let lease =
-            chrono::Duration::seconds(i64::try_from(self.config.lease_seconds).unwrap_or(60));
-        let known = self.lease.state();
-        let fresh = known.is_held_by(&holder, now)
-            && known.until.is_some_and(|until| until - now > lease / 2);
+        let known = self.state();
+        let fresh = known.is_held_by(&self.holder, now)
+            && known.until.is_some_and(|until| until - now > self.length / 2);
         if fresh {
             return true;
         }
-        let mut version = self.lease.version.lock().await;
-        if !known.is_free_for(&holder, now) || version.is_none() {
+        let mut version = self.version.lock().await;
+        if !known.is_free_for(&self.holder, now) || version.is_none() {
             match read(&self.store).await {
                 Ok((state, found)) => {
-                    *self.lease.state.lock() = state;
+                    *self.state.lock() = state;
                     *version = found;
                 }
                 Err(_) => return false,
             }
         }
-        let mut state = self.lease.state();
-        if !state.is_free_for(&holder, now) {
+        let mut state = self.state();
+        if !state.is_free_for(&self.holder, now) {
             return false;
         }
-        state.holder = Some(holder);
-        state.until = Some(now + lease);
+        state.holder = Some(self.holder.clone());
+        state.until = Some(now + self.length);
         match write(&self.store, &state, version.clone()).await {
             Ok(Some(put)) => {
-                *self.lease.state.lock() = state;
+                *self.state.lock() = state;
                 *version = Some(put);
                 true
             }
@@ -392,25 +269,25 @@ impl Inner {
     }
 
     /// Ends the lease, so that another node can take over at once.
-    pub(super) async fn release_lease(&self) {
+    pub(super) async fn release(&self) {
         let now = (self.now)();
-        if self.store.is_shared() && self.lease.state().is_held_by(&self.wal_id.to_string(), now) {
-            self.write_state().await;
-            self.lease.state.lock().until = Some(now);
-            let version = self.lease.version.lock().await.clone();
+        if self.store.is_shared() && self.state().is_held_by(&self.holder, now) {
+            self.write().await;
+            self.state.lock().until = Some(now);
+            let version = self.version.lock().await.clone();
             // If this fails, the lease expires.
-            let _ = write(&self.store, &self.lease.state(), version).await;
+            let _ = write(&self.store, &self.state(), version).await;
         }
     }
 
-    async fn write_state(&self) {
-        let mut version = self.lease.version.lock().await;
-        let mut state = self.lease.state();
-        if self.store.is_shared() && !state.is_held_by(&self.wal_id.to_string(), (self.now)()) {
+    pub(super) async fn write(&self) {
+        let mut version = self.version.lock().await;
+        let mut state = self.state();
+        if self.store.is_shared() && !state.is_held_by(&self.holder, (self.now)()) {
             return;
         }
         if !self.store.is_shared() {
-            state.holder = Some(self.wal_id.to_string());
+            state.holder = Some(self.holder.clone());
         }
         match write(&self.store, &state, version.clone()).await {
             Ok(put) => *version = put,

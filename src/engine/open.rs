@@ -6,36 +6,47 @@
 //! has reported the last frame that it holds, and after no other node has the log open
 //! ([`super::claim`]). Ids are remembered before the first append is accepted.
 
-use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use super::admission::AdmissionControl;
 use super::claim::Claim;
-use super::flush_loop::{self, Commits};
+use super::dependencies::Dependencies;
+use super::exports::running::Exports;
+use super::flush_loop;
+use super::flush_trigger::{FlushTrigger, micros};
+use super::flushed_seq;
+use super::gate::Unconfirmed;
+use super::handle::{Background, Engine, Inner};
+use super::health::Health;
 use super::identity;
+use super::late_queue::LateQueue;
 use super::left_logs::left_logs;
 use super::lock::{FolderLock, lock};
-use super::replay::{Replayed, replay};
-use super::table_state::{TableState, ids_of_files};
-use super::writer::{Command, Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, maintenance, reader, work_threads};
+use super::maintenance::MaintenanceLease;
+use super::node::Node;
+use super::pending_parts::PendingParts;
+use super::reader;
+use super::replay::{self, Replayed};
+use super::table_state::{TableState, Tables, ids_of_files};
+use super::work_threads::work_threads;
+use super::write_queue::WriteQueue;
+use super::writer::{Command, Counters, Writer};
 use crate::catalog::{Catalog, Document};
-use crate::clock::{self, Watch};
+use crate::clock::Watch;
 use crate::config::{Config, Found};
 use crate::dedupe::{DedupWindow, KeyHasher};
 use crate::error::{Error, Result};
 use crate::ingest::Policy;
-use crate::limits::{DAYS, Days};
 use crate::memtable::MemoryBudget;
-use crate::parts::{JoinBuffer, Late};
 use crate::plan::Month;
 use crate::query::Queries;
 use crate::record::Rows;
@@ -46,173 +57,151 @@ use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
 use crate::threads::Threads;
 use crate::usage::{self, Counts, Meter, Snapshot};
+use crate::wal::Wal;
 
-/// Waiting parts take at most this fraction (1/n) of the memory for rows that are not in files.
-const WAITING_SHARE: u64 = 2;
-
-/// Repeated parts of records are recognised for so many hours, and up to so many parts.
-const PARTS_HOURS: u64 = 1;
-const MAX_PARTS: u64 = 1_000_000;
-
-/// Dependencies of an engine besides its settings. Tests replace them; programs use
-/// [`EngineBuilder`](super::EngineBuilder).
-#[doc(hidden)]
-pub struct Dependencies {
-    /// The clock.
-    pub now: fn() -> DateTime<Utc>,
-    /// Time of a monotonic clock, from an arbitrary start.
-    pub elapsed: fn() -> Duration,
-    /// Fresh ids of records and files.
-    pub new_uuid: fn() -> Uuid,
-    /// Random bytes for keys.
-    pub random: fn() -> [u8; 32],
-    /// The disk of the log, instead of the disk of the store or of the operating system.
-    pub log_disk: Option<Arc<dyn Disk>>,
-    /// The store, instead of the one that `data` names.
-    pub store: Option<Store>,
-    /// The folder of the log, instead of the one in the store's own folder.
-    pub log_folder: Option<PathBuf>,
-    /// True if the log may begin after the end of the table: the missing frames were flushed into a
-    /// table that is lost.
-    pub after_loss: bool,
-    /// True if the configuration's `plans` and `retention_days` are written into the catalog, as a
-    /// server does. Otherwise the terms that the catalog holds stay in force.
-    pub sets_terms: bool,
-}
-
-impl Default for Dependencies {
-    fn default() -> Self {
-        Self {
-            now: Utc::now,
-            elapsed: clock::elapsed,
-            new_uuid: Uuid::now_v7,
-            random: random_bytes,
-            log_disk: None,
-            store: None,
-            log_folder: None,
-            after_loss: false,
-            sets_terms: true,
-        }
-    }
-}
-
-impl std::fmt::Debug for Dependencies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dependencies").field("store", &self.store).finish_non_exhaustive()
-    }
-}
-
-/// Returns 32 random bytes for keys and signatures, from a cryptographic generator that the
-/// operating system seeds.
-pub fn random_bytes() -> [u8; 32] {
-    rand::random()
-}
-
+/// Opens an engine in four phases: store, log, shared state, tasks.
 pub(super) async fn open(config: Config, mut parts: Dependencies) -> Result<Engine> {
-    let (config, policy) = check(&config)?;
-    let (store, folder, lock) = open_store(&mut parts, &config).await?;
-    let folders = log_folders(parts.log_disk.take(), &store);
-    let log = (&*folders, folder.as_path());
-    let catalog = open_catalog(&store, log, &config, &parts).await?;
-    let (logs, feedback) = open_tables(&store, &config).await?;
-    let threads = work_threads(&config)?;
-    let queries =
-        Arc::new(Queries::new(&config, &store, reader::named_views(), threads.handle()?)?);
-    let now = (parts.now)();
-    let recent = remember_files(&logs.table, &queries, &config, now).await?;
-    let flush_wanted = Arc::new(Notify::new());
-    let (budget, days) = memory_limits(&config, &flush_wanted);
-    let early = bind_and_claim(&logs.table, &store, log, &config, parts.now).await?;
-    let tables = [logs.clone(), feedback.clone()];
-    let erased = catalog.ever_erased().await?;
-    let replayed =
-        Replayed::new(tables, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let (wal, replayed) = replay(&store, &folder, &folders, &parts, replayed).await?;
-    warn_of_left_logs(&store, [&logs.table, &feedback.table], wal.id()).await?;
-    let claim = claim_if_new(early, &store, wal.id(), log, &config, parts.now).await?;
-    let (counted, meter) =
-        open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
-    let usage = meter.usage();
-    let lease = maintenance::MaintenanceLease::open(&store).await?;
-    let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal.id()).await;
-    let Replayed { recent, record_parts, .. } = replayed;
-    let keys = recent.keys().clone();
-    let counters = Arc::<Counters>::default();
-    let failure = Arc::<Mutex<_>>::default();
-    let (commands, orders) = mpsc::unbounded_channel();
-    let wal_id = wal.id();
-    let mut writer = Writer {
-        wal,
-        recent_parts: recent_parts(&keys, &config),
-        recent,
-        meter,
-        catalog: catalog.clone(),
-        logs: Arc::clone(&logs.view_cell),
-        feedback: Arc::clone(&feedback.view_cell),
-        waiting: JoinBuffer::default(),
-        late: Late::default(),
-        frozen_to: 0,
-        max_days: DAYS,
-        clear_log_at: i64::MAX,
-        join_micros: micros(config.join_seconds),
-        join_bytes: config.memtable_bytes / WAITING_SHARE,
-        policy: Arc::clone(&policy),
-        counters: Arc::clone(&counters),
-        flush_wanted: Arc::clone(&flush_wanted),
-        flush_bytes: config.flush_bytes,
-        flush_micros: micros(config.flush_seconds),
-        now: parts.now,
-        on_failure: on_failure(Arc::clone(&failure)),
-        _lock: Arc::clone(&lock),
-    };
-    writer.take_replayed(record_parts, now.timestamp_micros())?;
-    let commits = first_commits(counted, &logs.table);
-    let clock = watch_clock(Watch::new(parts.now, parts.elapsed), &store, &lease, wal_id).await;
-    let inner = Arc::new(Inner {
-        now: parts.now,
-        clock,
-        new_uuid: parts.new_uuid,
-        wal_id,
-        claim,
-        logs,
-        feedback,
-        queries,
-        budget,
-        days,
-        keys,
-        store,
-        catalog,
-        usage,
-        lease,
-        exports: super::exports::Exports::default(),
-        refusals,
-        policy,
-        random: parts.random,
-        commands: Mutex::new(Some(commands)),
-        counters,
-        flush_wanted,
-        unconfirmed: super::rights::Unconfirmed::default(),
-        late: Mutex::default(),
-        amend_wanted: Notify::new(),
-        amend_turn: tokio::sync::Mutex::default(),
-        amend_attempts: Mutex::default(),
-        maintenance_wanted: Notify::new(),
-        commits: tokio::sync::Mutex::new(commits),
-        compacting: tokio::sync::Mutex::new(()),
-        closing: AtomicBool::new(false),
-        failure,
-        lock,
-        config,
-    });
+    let opened = Opened::open(&config, &mut parts).await?;
+    let flush_wanted = Arc::<Notify>::default();
+    let (writes, orders) = WriteQueue::new(&opened.config, &flush_wanted);
+    let recovered = opened.recover(&parts, &writes.budget).await?;
+    let (inner, writer, threads) = opened.share(&parts, recovered, writes, flush_wanted).await?;
     start(inner, threads, writer, orders)
 }
 
-/// Returns the limits of the rows in memory: their bytes and their days.
-fn memory_limits(config: &Config, flush_wanted: &Arc<Notify>) -> (MemoryBudget, Days) {
-    let wait = Duration::from_millis(config.append_wait_ms);
-    let budget = MemoryBudget::new(config.memtable_bytes, wait, Arc::clone(flush_wanted));
-    let days = Days::new(wait, Arc::clone(flush_wanted));
-    (budget, days)
+/// The first phase: the store under its lock, with its catalog, its tables and their queries.
+struct Opened {
+    config: Config,
+    policy: Arc<Policy>,
+    store: Store,
+    lock: Arc<FolderLock>,
+    /// The folder of the log, and the disk that it is on.
+    folder: PathBuf,
+    folders: Arc<Folders>,
+    catalog: Catalog,
+    logs: TableState,
+    feedback: TableState,
+    threads: Threads,
+    queries: Arc<Queries>,
+    now: DateTime<Utc>,
+}
+
+/// The second phase: the replayed log, and the counts and ids that continue from it.
+struct Recovered {
+    wal: Wal,
+    claim: Option<Claim>,
+    recent: DedupWindow,
+    record_parts: replay::Parts,
+    counted: Snapshot,
+    meter: Meter,
+}
+
+impl Opened {
+    async fn open(config: &Config, parts: &mut Dependencies) -> Result<Self> {
+        let (config, policy) = check(config)?;
+        let (store, folder, lock) = open_store(parts, &config).await?;
+        let folders = log_folders(parts.log_disk.take(), &store);
+        let catalog = open_catalog(&store, (&folders, &folder), &config, parts).await?;
+        let (logs, feedback) = open_tables(&store, &config).await?;
+        let threads = work_threads(&config)?;
+        let queries = Queries::new(&config, &store, reader::named_views(), threads.handle()?)?;
+        let queries = Arc::new(queries);
+        let now = (parts.now)();
+        Ok(Self {
+            config,
+            policy,
+            store,
+            lock,
+            folder,
+            folders,
+            catalog,
+            logs,
+            feedback,
+            threads,
+            queries,
+            now,
+        })
+    }
+
+    async fn recover(&self, parts: &Dependencies, budget: &MemoryBudget) -> Result<Recovered> {
+        let Self { config, store, folder, folders, logs, now, .. } = self;
+        let log = (&**folders, folder.as_path());
+        let recent = remember_files(&logs.table, &self.queries, config, *now).await?;
+        let early = bind_and_claim(&logs.table, store, log, config, parts.now).await?;
+        let tables = [logs.clone(), self.feedback.clone()];
+        let erased = self.catalog.ever_erased().await?;
+        let join_micros = micros(config.join_seconds);
+        let replayed = Replayed::new(tables, recent, budget.clone(), erased, join_micros, *now);
+        let (wal, replayed) = replay::replay(store, folder, folders, parts, replayed).await?;
+        warn_of_left_logs(store, [&logs.table, &self.feedback.table], wal.id()).await?;
+        let claim = claim_if_new(early, store, wal.id(), log, config, parts.now).await?;
+        let (counted, meter) =
+            open_counts(store, &logs.table, wal.id(), &replayed.counts, *now).await?;
+        let Replayed { recent, record_parts, .. } = replayed;
+        Ok(Recovered { wal, claim, recent, record_parts, counted, meter })
+    }
+
+    /// The third phase: builds the writer, and the state that handles and tasks share.
+    async fn share(
+        self,
+        parts: &Dependencies,
+        recovered: Recovered,
+        writes: WriteQueue,
+        flush_wanted: Arc<Notify>,
+    ) -> Result<(Arc<Inner>, Writer, Threads)> {
+        let Self { config, policy, store, lock, catalog, logs, feedback, queries, .. } = self;
+        let Recovered { wal, claim, recent, record_parts, counted, meter } = recovered;
+        let wal_id = wal.id();
+        let lease = MaintenanceLease::open(&store, wal_id, &config, parts.now).await?;
+        let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal_id).await;
+        let clock = Watch::new(parts.now, parts.elapsed);
+        let clock = watch_clock(clock, &store, &lease, wal_id).await;
+        let usage = meter.usage();
+        let keys = recent.keys().clone();
+        let counters = Arc::<Counters>::default();
+        let health = Arc::<Health>::default();
+        let mut writer = Writer {
+            wal,
+            parts: PendingParts::new(&keys, &config),
+            admission: AdmissionControl { recent, meter, catalog: catalog.clone() },
+            flush: FlushTrigger::new(&config, Arc::clone(&flush_wanted), parts.now),
+            logs: Arc::clone(&logs.view_cell),
+            feedback: Arc::clone(&feedback.view_cell),
+            frozen_to: 0,
+            policy: Arc::clone(&policy),
+            counters: Arc::clone(&counters),
+            now: parts.now,
+            health: Arc::clone(&health),
+            _lock: Arc::clone(&lock),
+        };
+        writer.take_replayed(record_parts, self.now.timestamp_micros())?;
+        let inner = Inner {
+            now: parts.now,
+            clock,
+            new_uuid: parts.new_uuid,
+            random: parts.random,
+            node: Node { wal_id, claim, lock, health: Arc::clone(&health), now: parts.now },
+            health,
+            store,
+            tables: Tables::new(logs, feedback, counted),
+            queries,
+            catalog,
+            unconfirmed: Unconfirmed::default(),
+            keys,
+            policy,
+            writes,
+            counters,
+            usage,
+            refusals,
+            flush_wanted,
+            late: LateQueue::default(),
+            lease,
+            maintenance_wanted: Notify::new(),
+            exports: Exports::default(),
+            config,
+        };
+        Ok((Arc::new(inner), writer, self.threads))
+    }
 }
 
 /// Returns the folders of the log: those of the store, unless a test has a disk for the log.
@@ -228,18 +217,9 @@ async fn warn_of_left_logs(store: &Store, tables: [&Table; 2], wal_id: Uuid) -> 
     Ok(())
 }
 
-fn first_commits(counted: Snapshot, logs: &Table) -> Commits {
-    Commits { counted, unresolved: BTreeMap::new(), remembered: logs.index(), own: HashSet::new() }
-}
-
 /// Starts to watch the clock. Takes over the doubt of an earlier run and, with a bucket, compares
 /// the clock with the time at which the bucket stored this node's claim.
-async fn watch_clock(
-    watch: Watch,
-    store: &Store,
-    lease: &maintenance::MaintenanceLease,
-    wal_id: Uuid,
-) -> Watch {
+async fn watch_clock(watch: Watch, store: &Store, lease: &MaintenanceLease, wal_id: Uuid) -> Watch {
     if let Some(leap) = lease.state().clock {
         watch.resume(leap);
     }
@@ -259,7 +239,7 @@ fn start(
     writer: Writer,
     orders: mpsc::UnboundedReceiver<Command>,
 ) -> Result<Engine> {
-    let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
+    let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.health))?));
     let tasks = Mutex::new(start_tasks(&threads.handle()?, &inner));
     Ok(Engine { inner, background: Arc::new(Background { tasks, _work: threads, writer }) })
 }
@@ -282,19 +262,6 @@ fn take_over(store: &Store) -> Result<Arc<FolderLock>> {
     let lock = Arc::new(lock(store)?);
     store.clean_staging()?;
     Ok(lock)
-}
-
-fn micros(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
-}
-
-/// Returns an empty window for parts of records that arrived recently.
-fn recent_parts(keys: &KeyHasher, config: &Config) -> DedupWindow {
-    DedupWindow::new(
-        keys.clone(),
-        config.dedupe_hours.min(PARTS_HOURS),
-        config.dedupe_ids.min(MAX_PARTS),
-    )
 }
 
 /// Refuses wrong settings. Returns the settings with every share of memory filled in, and the
@@ -378,6 +345,11 @@ async fn claim_if_new(
     }
 }
 
+async fn keep_claim(inner: Arc<Inner>) {
+    let third = Duration::from_millis(inner.config.lease_seconds.saturating_mul(1000) / 3);
+    inner.node.keep_claim(third).await;
+}
+
 fn start_tasks(
     compute: &tokio::runtime::Handle,
     inner: &Arc<Inner>,
@@ -393,7 +365,7 @@ fn start_tasks(
             handle().keep_catalog_fresh(),
         )),
         compute.spawn(flush_loop::watched("maintenance", handle(), handle().maintain_when_due())),
-        compute.spawn(flush_loop::watched("claiming", handle(), handle().keep_claim())),
+        compute.spawn(flush_loop::watched("claiming", handle(), keep_claim(handle()))),
         compute.spawn(flush_loop::watched("exporting", handle(), handle().run_exports())),
         // Appends do not depend on this task, so the engine continues without it.
         compute.spawn(handle().keep_refusals()),
@@ -404,21 +376,16 @@ fn start_tasks(
 fn start_writer(
     writer: Writer,
     orders: mpsc::UnboundedReceiver<Command>,
-    failure: Arc<Mutex<Option<String>>>,
+    health: Arc<Health>,
 ) -> Result<std::thread::JoinHandle<()>> {
     writer.measure();
     let run = move || {
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(orders)));
         if ended.is_err() {
-            super::fail(&failure, &Error::internal("the writer thread panicked"));
+            health.fail(&Error::internal("the writer thread panicked"));
         }
     };
     Ok(std::thread::Builder::new().name("gatelog-wal".to_owned()).spawn(run)?)
-}
-
-/// Returns a callback that records why the log failed, for every later append.
-fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
-    OnFailure(Box::new(move |error| super::fail(&failure, error)))
 }
 
 /// Remembers the ids of files that were written within the window, newest first, up to the number
@@ -495,7 +462,7 @@ async fn open_counts(
     now: DateTime<Utc>,
 ) -> Result<(Snapshot, Meter)> {
     let mut logs = usage::read(store, Month::of_micros(now.timestamp_micros())).await?;
-    let covered = reader::covered(Some(table), None, wal_id).await?.logs;
+    let covered = flushed_seq::covered(Some(table), None, wal_id).await?.logs;
     let own = logs.remove(&wal_id).unwrap_or_default();
     let counted = match usage::as_of(&own, covered) {
         Some(snapshot) if snapshot.sequence == covered => snapshot.clone(),

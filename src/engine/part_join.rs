@@ -14,13 +14,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::admission::{Decided, kept_rows};
 use super::fair_queue::Queued;
 use super::pending_parts::{Held, Part, Parts, waits_until};
-use super::writer::{Command, DAY_BYTES, Decided, Writer, kept_rows};
-use super::{Receipt, day_of, replay};
+use super::replay;
+use super::status::Receipt;
+use super::writer::{Command, DAY_BYTES, Writer};
 use crate::dedupe::SeenState;
 use crate::error::{Error, Result};
-use crate::limits::{DAYS, Holder, MemoryReservation};
+use crate::limits::{DAYS, Holder, MemoryReservation, day_of};
 use crate::parts::{Admission, Joined, RecordPart, SoFar, has_content};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
@@ -99,13 +101,13 @@ impl Writer {
         if let Err(error) = &written
             && self.wal.has_failed()
         {
-            (self.on_failure.0)(error);
+            self.health.fail(error);
         }
         for (record_parts, reply) in sorted {
             let all = (record_parts.waits.len() + record_parts.late.len()) as u64;
             let taken = match &written {
                 Ok(()) => {
-                    self.show_parts(record_parts).inspect_err(|error| (self.on_failure.0)(error))
+                    self.show_parts(record_parts).inspect_err(|error| self.health.fail(error))
                 }
                 Err(error) => Err(Error::new(error.kind(), error.chain())),
             };
@@ -153,8 +155,8 @@ impl Writer {
                 Disposition::Late => {
                     let here = late_of.entry(part.key).or_default();
                     late_bytes += part.record.held_bytes() as u64;
-                    if !self.late.has_room(part.key, late_bytes, self.join_bytes)
-                        || self.late.is_full(part.key, *here)
+                    if !self.parts.late.has_room(part.key, late_bytes, self.parts.max_bytes)
+                        || self.parts.late.is_full(part.key, *here)
                     {
                         return Err(Error::busy(format!(
                             "parts of records that are stored already, such as `{}`, come faster than they are added; send again \
@@ -181,10 +183,10 @@ impl Writer {
     }
 
     fn disposition(&self, part_kind: RecordPart, Part { key, print, .. }: &Part) -> Disposition {
-        if self.recent_parts.contains(*print) {
+        if self.parts.recent.contains(*print) {
             return Disposition::Duplicate;
         }
-        match (self.recent.known(*key), self.waiting.fit(*key, part_kind, *print)) {
+        match (self.admission.recent.known(*key), self.parts.waiting.fit(*key, part_kind, *print)) {
             (Some(SeenState { is_open: false, .. }), _) | (None, Admission::Duplicate) => {
                 Disposition::Duplicate
             }
@@ -195,9 +197,9 @@ impl Writer {
 
     /// Returns true if another part of the record says that no content of the call may be kept.
     fn is_untracked(&self, Part { key, .. }: &Part) -> bool {
-        self.waiting.get(*key).is_some_and(|others| others.is_untracked())
-            || self.late.is_untracked(*key)
-            || self.recent.known(*key).is_some_and(|known| known.is_untracked)
+        self.parts.waiting.get(*key).is_some_and(|others| others.is_untracked())
+            || self.parts.late.is_untracked(*key)
+            || self.admission.recent.known(*key).is_some_and(|known| known.is_untracked)
     }
 
     /// Shows parts that are in the log, and stores the records that are complete now. Returns the
@@ -216,7 +218,7 @@ impl Writer {
             match disposition {
                 Disposition::Pending => {}
                 Disposition::Late => {
-                    self.recent_parts.remember(print, SeenState::default(), now_micros);
+                    self.parts.recent.remember(print, SeenState::default(), now_micros);
                     self.take_late(key, part_kind, record, room);
                     receipt.accepted += 1;
                     continue;
@@ -233,23 +235,26 @@ impl Writer {
                 (is_untracked && others.has_content())
                     || (others.is_untracked() && has_content(&record))
             };
-            if self.waiting.get(key).is_some_and(|others| must_go(others)) {
-                self.clear_log_within(UNTRACKED_MICROS);
+            if self.parts.waiting.get(key).is_some_and(|others| must_go(others)) {
+                self.flush.clear_log_within(UNTRACKED_MICROS);
             }
-            let until_micros = waits_until(part_kind, &record, now_micros, self.join_micros);
+            let until_micros =
+                waits_until(part_kind, &record, now_micros, self.parts.max_wait_micros);
             let held = Held { room, print: Some(print) };
             if let Some(whole) =
-                self.waiting.add(key, part_kind, record, print, until_micros, Some(held))
+                self.parts.waiting.add(key, part_kind, record, print, until_micros, Some(held))
             {
                 self.store(vec![whole], now_micros)?;
-            } else if let Some(so_far) = self.waiting.get(key) {
+            } else if let Some(so_far) = self.parts.waiting.get(key) {
                 self.logs.show_partial(key, Arc::clone(so_far));
-                self.waiting.note_arrival(key, now_micros);
+                self.parts.waiting.note_arrival(key, now_micros);
             }
         }
         // Late parts use the same share of memory, so that complete records always have theirs.
-        while let Some(alone) =
-            self.waiting.next_alone(i64::MIN, self.join_bytes.saturating_sub(self.late.bytes()))
+        while let Some(alone) = self
+            .parts
+            .waiting
+            .next_alone(i64::MIN, self.parts.max_bytes.saturating_sub(self.parts.late.bytes()))
         {
             self.store(vec![alone], now_micros)?;
         }
@@ -260,27 +265,27 @@ impl Writer {
     /// nothing if the record was stored whole.
     pub(super) fn remember(&mut self, key: u128, known: SeenState) {
         let now_micros = (self.now)().timestamp_micros();
-        if self.recent.insert(key, known, now_micros)
-            && let Some((part_kind, record, room)) = self.waiting.take(key)
+        if self.admission.recent.insert(key, known, now_micros)
+            && let Some((part_kind, record, room)) = self.parts.waiting.take(key)
         {
             self.logs.replace_parts(&[key], None, now_micros, None);
             if known.is_open {
                 self.take_late(key, part_kind, record, merged(room));
             } else {
                 // The log holds it still.
-                self.clear_log_within(self.flush_micros);
+                self.flush.clear_log_soon();
             }
         }
     }
 
     /// Takes over the parts of a replay, once the remaining quotas are known.
     pub(super) fn take_replayed(&mut self, found: replay::Parts, now_micros: i64) -> Result<()> {
-        self.waiting = found.waiting;
+        self.parts.waiting = found.waiting;
         found.late.into_iter().for_each(|(key, part_kind, record, room)| {
             self.take_late(key, part_kind, record, room)
         });
         if found.has_erased {
-            self.clear_log_within(0);
+            self.flush.clear_log_within(0);
         }
         self.store(found.whole.into_values().collect(), now_micros)
     }
@@ -294,17 +299,17 @@ impl Writer {
         room: Option<MemoryReservation>,
     ) {
         // Within a group, either part may have come first.
-        let is_untracked = record.do_not_track == Some(true) || self.late.is_untracked(key);
+        let is_untracked = record.do_not_track == Some(true) || self.parts.late.is_untracked(key);
         if is_untracked {
             self.strip(&mut record);
-            self.late.untrack(key, |record| self.policy.untrack(record));
+            self.parts.late.untrack(key, |record| self.policy.untrack(record));
         }
-        self.clear_log_within(if is_untracked {
-            UNTRACKED_MICROS.min(self.flush_micros)
+        self.flush.clear_log_within(if is_untracked {
+            UNTRACKED_MICROS.min(self.flush.max_micros)
         } else {
-            self.flush_micros
+            self.flush.max_micros
         });
-        self.late.add(key, part_kind, record, room);
+        self.parts.late.add(key, part_kind, record, room);
     }
 
     /// Stores records in the place of their partial versions.
@@ -328,17 +333,18 @@ impl Writer {
             held.push(room);
         }
         let batch = builder.finish();
-        let Decided { kept, receipt, .. } = self.decide(&batch, &keys, &known, now_micros)?;
+        let Decided { kept, receipt, .. } =
+            self.admission.decide(&batch, &keys, &known, now_micros)?;
         // Parts of a record over its quota may be sent again.
         for print in held.iter().zip(&kept).filter(|(_, kept)| **kept).flat_map(|(held, _)| held) {
             print.print.into_iter().for_each(|print| {
-                self.recent_parts.remember(print, SeenState::default(), now_micros)
+                self.parts.recent.remember(print, SeenState::default(), now_micros)
             });
         }
         self.counters.count(&receipt);
         if receipt.over_quota > 0 {
             // The parts are in the log, and a reader beside this process does not apply quotas.
-            self.clear_log_within(self.flush_micros);
+            self.flush.clear_log_soon();
         }
         let batch = kept_rows(batch, &kept)?;
         let live_bytes =
@@ -347,7 +353,7 @@ impl Writer {
         let states = keys.iter().zip(&known).zip(&kept);
         let open = states.filter(|((_, known), kept)| known.is_open && **kept);
         self.logs.note_open(open.map(|((key, _), _)| *key));
-        self.flush_if_full(live_bytes);
+        self.flush.notify_if_full(live_bytes);
         Ok(())
     }
 
@@ -359,16 +365,16 @@ impl Writer {
         let mut days = HashSet::new();
         while due.len() < SETTLED_AT_ONCE
             && days.len() < DAYS
-            && let Some(alone) = self.waiting.next_alone(now_micros, u64::MAX)
+            && let Some(alone) = self.parts.waiting.next_alone(now_micros, u64::MAX)
         {
             days.extend(alone.record.created_at.map(day_of));
             due.push(alone);
         }
         if let Err(error) = self.store(due, now_micros) {
-            (self.on_failure.0)(&error);
+            self.health.fail(&error);
             return;
         }
-        let rules = self.catalog.rules();
+        let rules = self.admission.catalog.rules();
         if rules.erasures().is_empty() {
             return;
         }
@@ -376,10 +382,13 @@ impl Writer {
         let is_erased = |key: u128, so_far: &SoFar| {
             let figures = so_far.figures();
             let row = Row::from_record(&figures);
-            rules
-                .erases(Row { created_at: row.created_at.min(self.waiting.arrived_at(key)), ..row })
+            rules.erases(Row {
+                created_at: row.created_at.min(self.parts.waiting.arrived_at(key)),
+                ..row
+            })
         };
         let erased: Vec<u128> = self
+            .parts
             .waiting
             .iter()
             .filter(|(key, so_far)| is_erased(*key, so_far))
@@ -387,12 +396,12 @@ impl Writer {
             .collect();
         if !erased.is_empty() {
             // The log holds the parts, and may hold no row that would cause a flush.
-            self.clear_log_within(0);
+            self.flush.clear_log_within(0);
         }
         for key in erased {
-            self.waiting.forget(key);
+            self.parts.waiting.forget(key);
             // The other part must not be stored alone when it arrives.
-            self.recent.insert(key, SeenState::default(), now_micros);
+            self.admission.recent.insert(key, SeenState::default(), now_micros);
             self.logs.replace_parts(&[key], None, now_micros, None);
         }
     }
@@ -406,22 +415,24 @@ impl Writer {
             stated.is_some_and(|at| at.timestamp_micros() > now_micros)
         };
         let ahead: Vec<u128> = self
+            .parts
             .waiting
             .iter()
             .filter(|(_, so_far)| is_ahead(so_far))
             .map(|(key, _)| key)
             .collect();
-        let alone = ahead.into_iter().filter_map(|key| self.waiting.take_alone(key)).collect();
+        let alone =
+            ahead.into_iter().filter_map(|key| self.parts.waiting.take_alone(key)).collect();
         if let Err(error) = self.store(alone, now_micros) {
-            (self.on_failure.0)(&error);
+            self.health.fail(&error);
         }
     }
 
     /// Stores all waiting parts as records. A part that arrives afterwards is late.
     pub(super) fn store_all_waiting(&mut self) -> Result<()> {
         let now_micros = (self.now)().timestamp_micros();
-        let alone = std::iter::from_fn(|| self.waiting.next_alone(i64::MAX, 0)).collect();
-        self.store(alone, now_micros).inspect_err(|error| (self.on_failure.0)(error))
+        let alone = std::iter::from_fn(|| self.parts.waiting.next_alone(i64::MAX, 0)).collect();
+        self.store(alone, now_micros).inspect_err(|error| self.health.fail(error))
     }
 
     /// Writes the waiting parts and the late parts to the log again, in one write.
@@ -430,10 +441,10 @@ impl Writer {
         for part_kind in RecordPart::ALL {
             // Each fragment separately, so that a later one finds its place among them after a
             // restart.
-            let waiting = self.waiting.parts().filter(|(kind, ..)| *kind == part_kind);
+            let waiting = self.parts.waiting.parts().filter(|(kind, ..)| *kind == part_kind);
             let waiting = waiting.map(|(_, is_untracked, part)| self.carried(part, is_untracked));
             payloads.extend(in_frames(Kind::RecordPart(part_kind), waiting)?);
-            let late = self.late.iter().filter(|part| part.part_kind == part_kind);
+            let late = self.parts.late.iter().filter(|part| part.part_kind == part_kind);
             let late = late.map(|part| Cow::Borrowed(&*part.record));
             payloads.extend(in_frames(Kind::Late(part_kind), late)?);
         }

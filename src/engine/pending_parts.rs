@@ -1,15 +1,24 @@
-//! Parts of records on their way to the writer: their fingerprints and their deadlines.
+//! Parts of records in the writer and on their way to it: their fingerprints and their deadlines.
 
 use tokio::sync::oneshot;
 
-use super::Receipt;
-use crate::dedupe::KeyHasher;
+use super::flush_trigger::micros;
+use super::status::Receipt;
+use crate::config::Config;
+use crate::dedupe::{DedupWindow, KeyHasher};
 use crate::error::Result;
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::limits::MemoryReservation;
-use crate::parts::{RecordPart, has_outcome};
+use crate::parts::{JoinBuffer, Late, RecordPart, has_outcome};
 use crate::record::Record;
 use crate::wal::Payload;
+
+/// Waiting parts take at most this fraction (1/n) of the memory for rows that are not in files.
+const WAITING_SHARE: u64 = 2;
+
+/// Repeated parts of records are recognised for so many hours, and up to so many parts.
+const PARTS_HOURS: u64 = 1;
+const MAX_PARTS: u64 = 1_000_000;
 
 /// Maximum wait of fragments for more of them once one has the outcome of the call, µs: longer than
 /// exporters wait between two batches. Before that the call may still run, and fragments wait as
@@ -74,4 +83,37 @@ pub(super) struct Parts {
     pub(super) payload: Payload,
     pub(super) permit: MemoryReservation,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
+}
+
+/// Parts that wait for the others of their record, or to be added to their stored record.
+#[derive(Debug)]
+pub(super) struct PendingParts {
+    pub(super) waiting: JoinBuffer<Held>,
+    pub(super) late: Late<MemoryReservation>,
+    /// Parts of records that were stored, or accepted as late, recently.
+    pub(super) recent: DedupWindow,
+    /// Maximum wait of parts, µs, and maximum bytes of waiting parts.
+    pub(super) max_wait_micros: i64,
+    pub(super) max_bytes: u64,
+}
+
+impl PendingParts {
+    pub(super) fn new(keys: &KeyHasher, config: &Config) -> Self {
+        let hours = config.dedupe_hours.min(PARTS_HOURS);
+        Self {
+            waiting: JoinBuffer::default(),
+            late: Late::default(),
+            recent: DedupWindow::new(keys.clone(), hours, config.dedupe_ids.min(MAX_PARTS)),
+            max_wait_micros: micros(config.join_seconds),
+            max_bytes: config.memtable_bytes / WAITING_SHARE,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.late.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.waiting.bytes().saturating_add(self.late.bytes())
+    }
 }

@@ -1,11 +1,6 @@
 //! Reads records: SQL, reports and exports over an open engine, or read-only beside a running one.
-//!
-//! Beside a running engine ([`Reader::open`]) the order of reading makes the views complete: first
-//! the log, then the tables. Then the rows of every frame that a table's transaction covers are
-//! dropped. A flush that commits in between moves rows from the log to the table, and they are
-//! counted once. The reverse order could miss them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,38 +12,34 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::claim;
+use super::gate::{Began, Gate};
+use super::handle::{Engine, Inner};
 use super::identity;
-use super::pending_parts::fingerprint_of;
-use super::rights::{Began, Gate};
+use super::read_beside::{Beside, read_beside, read_usage};
+use super::status::Status;
 use super::system_tables::SystemTable;
-use super::{Inner, Status, work_threads};
+use super::work_threads::work_threads;
 use crate::analytics;
 use crate::catalog::{Access, Catalog, Denied, ErasureSelector, Scope, State};
 use crate::config::{Config, Found};
-use crate::dedupe::KeyHasher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::export;
 use crate::logs;
-use crate::parts::JoinBuffer;
-use crate::plan::Month;
 use crate::query::{
     A_STATEMENT, Answer, Limits, NamedView, Params, Queries, QueryContext, ReadScope, Reads,
     refused_text,
 };
-use crate::record::json::read_batch;
-use crate::record::{BatchBuilder, Feedback, Record, Rows};
+use crate::record::{Feedback, Record, Rows};
 use crate::reports;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::table::Table;
 use crate::threads::Threads;
 use crate::time;
-use crate::usage::{self, Counts, Usage};
+use crate::usage::Usage;
 use crate::view::ViewCell;
-use crate::wal::{self, FlushedSeq, Kind, Noted};
+use crate::wal::{self, Kind};
 
-/// Attempts to read log and tables without a flush in between.
-const MAX_LOOKS: usize = 10;
 /// Runs of an internal statement that are repeated because records were erased meanwhile.
 const MAX_RUNS: usize = 3;
 /// The current state of each feedback.
@@ -83,8 +74,8 @@ impl Reader {
     pub(super) fn over(inner: &Inner, access: Access) -> Self {
         Self {
             queries: Arc::clone(&inner.queries),
-            logs: Arc::clone(&inner.logs.view_cell),
-            feedback: Arc::clone(&inner.feedback.view_cell),
+            logs: Arc::clone(&inner.tables.logs.view_cell),
+            feedback: Arc::clone(&inner.tables.feedback.view_cell),
             catalog: inner.catalog.clone(),
             gate: inner.gate(),
             usage: inner.usage.clone(),
@@ -550,6 +541,36 @@ impl Reader {
     }
 }
 
+impl Engine {
+    /// Returns a reader of this engine without restrictions.
+    pub fn reader(&self) -> Reader {
+        self.reader_as(&Access::operator("library"))
+    }
+
+    /// Returns a reader of this engine with the rights of a key.
+    pub fn reader_as(&self, access: &Access) -> Reader {
+        Reader::over(&self.inner, access.clone())
+    }
+
+    /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
+    pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
+        self.reader().sql(query, params).await
+    }
+
+    /// Runs a named report.
+    pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
+        self.reader().report(name, params).await
+    }
+
+    /// Exports records as JSON lines, in chunks that end on a line.
+    pub async fn export(
+        &self,
+        request: &export::Request,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.reader().export(request).await
+    }
+}
+
 /// Adds the name of its purpose to the error of an internal statement.
 fn in_context(what: &str, error: Error) -> Error {
     match error.message().strip_prefix(A_STATEMENT) {
@@ -568,20 +589,6 @@ pub(super) fn unknown_days(config: &Config) -> i32 {
     i32::try_from(config.retention_days).unwrap_or(0)
 }
 
-/// Reads the counts of all nodes as of their last flush, plus the later rows of this log.
-async fn read_usage(store: &Store, table: Option<&Table>, memory: &[RecordBatch]) -> Result<Usage> {
-    let now_micros = Utc::now().timestamp_micros();
-    let mut logs = usage::read(store, Month::of_micros(now_micros)).await?;
-    let mut own = Counts::default();
-    if let Some(wal_id) = wal_id_of(store)? {
-        let snapshots = logs.remove(&wal_id).unwrap_or_default();
-        let flushed = usage::as_of(&snapshots, covered(table, None, wal_id).await?.logs);
-        own = flushed.map(|snapshot| Counts::clone(&snapshot.counts)).unwrap_or_default();
-    }
-    memory.iter().for_each(|batch| own.count(batch, now_micros));
-    Ok(Usage::fixed(usage::sum([&own, &usage::newest(&logs)])))
-}
-
 /// Returns the reports and the current feedback as views for SQL.
 pub(super) fn named_views() -> Vec<NamedView> {
     let view = |report: &reports::Report| NamedView {
@@ -595,155 +602,4 @@ pub(super) fn named_views() -> Vec<NamedView> {
         params: ParamValues::Map(HashMap::new()),
     };
     reports::list().iter().map(view).chain([feedback]).collect()
-}
-
-/// The tables, and the rows of the log that are not in them. Records whose parts are all in the log
-/// are among the rows.
-#[derive(Default)]
-struct Beside {
-    logs: Option<Table>,
-    feedback: Option<Table>,
-    rows: Vec<(Kind, RecordBatch)>,
-}
-
-/// Reads the tables and the log so that no acknowledged row is missing and none occurs twice.
-async fn read_beside(store: &Store) -> Result<Beside> {
-    let Some((wal_id, folder)) = wal_id_of(store)?.zip(store.wal_folder()) else {
-        let logs = Table::open(store, Rows::Logs).await?;
-        let feedback = Table::open(store, Rows::Feedback).await?;
-        return Ok(Beside { logs, feedback, rows: Vec::new() });
-    };
-    for _ in 0..MAX_LOOKS {
-        // Before the log, which grows meanwhile.
-        let noted = match store.last_note(wal_id) {
-            Some(path) => wal::read_last(&**store.disk(), &path, wal_id)?,
-            None => Noted::default(),
-        };
-        // Frames that the tables cover now are not decoded; those that they cover later are dropped
-        // below.
-        let before = covered_now(store, wal_id).await?.2;
-        let (mut frames, found) =
-            frames_after(Arc::clone(store.disk()), folder.clone(), before).await?;
-        let (logs, feedback, now) = covered_now(store, wal_id).await?;
-        if found.vanished {
-            // The parts in the vanished segment were written to one that did not exist when the log
-            // was listed.
-            continue;
-        }
-        let first = found.segments.first().map(|segment| segment.first_sequence);
-        if let Some(first) = first.filter(|first| *first > now.most() + 1) {
-            return Err(Error::damaged(format!(
-                "the write-ahead log begins at sequence {first}, but the table ends at {}: a segment is missing; \
-                 restore it from a copy",
-                now.most()
-            )));
-        }
-        if let Some(missing) = found.reaches(&noted, now.most(), &folder)? {
-            tracing::error!(folder = %folder.display(), "{}", missing.describe());
-        }
-        let is_new = |sequence: u64, kind: Kind| sequence > now.sequence_of(kind);
-        // A part that was flushed meanwhile may be in the table or further on in the log.
-        if frames.iter().any(|(sequence, kind, _)| {
-            matches!(kind, Kind::RecordPart(_) | Kind::Late(_)) && !is_new(*sequence, *kind)
-        }) {
-            continue;
-        }
-        frames.retain(|(sequence, kind, _)| is_new(*sequence, *kind));
-        let frames = frames.into_iter().map(|(_, kind, batch)| (kind, batch)).collect();
-        return Ok(Beside { logs, feedback, rows: joined(frames)? });
-    }
-    Err(Error::busy(
-        "the server flushes faster than its log can be read beside it; query it over HTTP, or try again later",
-    ))
-}
-
-/// Returns the id of the log that belongs to a store, or `None` if the log does not exist yet.
-pub(super) fn wal_id_of(store: &Store) -> Result<Option<uuid::Uuid>> {
-    store.wal_folder().map_or(Ok(None), |folder| wal::read_identity(&**store.disk(), &folder))
-}
-
-type Frames = Vec<(u64, Kind, RecordBatch)>;
-
-/// Reads the frames of the log that are not covered, with the state of the log.
-async fn frames_after(
-    disk: Arc<dyn Disk>,
-    folder: PathBuf,
-    covered: FlushedSeq,
-) -> Result<(Frames, wal::Replay)> {
-    let read = move || -> Result<_> {
-        let mut frames = Vec::new();
-        let found = wal::replay(&*disk, &folder, covered, true, &mut |entry, batch| {
-            frames.push((entry.sequence, entry.kind, batch));
-            Ok(())
-        })?;
-        Ok((frames, found))
-    };
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(|cause| Error::internal("reading the log panicked").with_source(cause))?
-}
-
-/// Merges parts into records. A record with missing parts is included as far as it is known.
-fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> {
-    let keys = KeyHasher::random();
-    let mut rows = Vec::new();
-    let mut waiting = JoinBuffer::<()>::default();
-    let mut known = HashSet::new();
-    let mut builder = BatchBuilder::new();
-    for (kind, batch) in frames {
-        let (Kind::RecordPart(part_kind) | Kind::Late(part_kind)) = kind else {
-            if kind == Kind::Logs {
-                // Parts of a record that arrived complete add nothing to it.
-                let ids = keys.keys_of_batch(&batch);
-                for key in &ids {
-                    waiting.forget(*key);
-                }
-                known.extend(ids);
-            }
-            rows.push((kind, batch));
-            continue;
-        };
-        for (key, mut record) in keys.keys_of_batch(&batch).into_iter().zip(read_batch(&batch)?) {
-            let print = fingerprint_of(&keys, part_kind, &mut record, true);
-            // A late part whose record is in the table is added to it there.
-            let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();
-            if !known.contains(&key)
-                && !is_late
-                && let Some(whole) = waiting.add(key, part_kind, record, print, 0, None)
-            {
-                known.insert(key);
-                builder.append(&whole.record);
-            }
-        }
-    }
-    waiting.iter().for_each(|(_, so_far)| builder.append(so_far.record()));
-    if builder.rows() > 0 {
-        rows.push((Kind::Logs, builder.finish()));
-    }
-    Ok(rows)
-}
-
-/// Opens the tables as they are now, and returns them with the frames of the log that they cover.
-pub(super) async fn covered_now(
-    store: &Store,
-    wal_id: uuid::Uuid,
-) -> Result<(Option<Table>, Option<Table>, FlushedSeq)> {
-    let logs = Table::open(store, Rows::Logs).await?;
-    let feedback = Table::open(store, Rows::Feedback).await?;
-    let covered = covered(logs.as_ref(), feedback.as_ref(), wal_id).await?;
-    Ok((logs, feedback, covered))
-}
-
-/// Returns the last sequence of the log that each table covers.
-pub(super) async fn covered(
-    logs: Option<&Table>,
-    feedback: Option<&Table>,
-    wal_id: uuid::Uuid,
-) -> Result<FlushedSeq> {
-    let mut covered = [0; 2];
-    for (place, table) in [logs, feedback].into_iter().enumerate() {
-        let Some(table) = table else { continue };
-        let version = table.app_version(&wal_id.to_string()).await?;
-        covered[place] = version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
-    }
-    Ok(FlushedSeq { logs: covered[0], feedback: covered[1] })
 }

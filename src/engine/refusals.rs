@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Inner};
+use super::handle::{Engine, Inner};
 use crate::catalog::Access;
 use crate::error::Result;
 use crate::refusals::{Ask, Refusals, Shown, WRITE_SECONDS, read_all, shown};
@@ -25,7 +25,7 @@ impl Engine {
         let inner = &self.inner;
         let mut entries = inner.refusals.entries();
         if inner.store.is_shared() {
-            entries.extend(read_all(&inner.store, Some(inner.wal_id)).await?);
+            entries.extend(read_all(&inner.store, Some(inner.node.wal_id)).await?);
         }
         Ok(shown(entries, ask, access, &inner.catalog.state(), (inner.now)()))
     }
@@ -44,7 +44,7 @@ impl Inner {
             if clean_at <= tokio::time::Instant::now() {
                 clean_at += CLEAN_EVERY;
                 self.forget_refusals();
-                kept = kept.and(self.refusals.clean(&self.store, self.wal_id).await);
+                kept = kept.and(self.refusals.clean(&self.store, self.node.wal_id).await);
             }
             match kept {
                 Ok(()) => failing = false,
@@ -62,7 +62,7 @@ impl Inner {
     }
 
     pub(super) async fn write_refusals(&self) -> Result<()> {
-        self.refusals.write(&self.store, self.wal_id).await
+        self.refusals.write(&self.store, self.node.wal_id).await
     }
 
     /// Drops entries that were erased, have expired, or belong to a deleted organisation.

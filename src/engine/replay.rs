@@ -14,9 +14,9 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 
-use super::Dependencies;
+use super::dependencies::Dependencies;
+use super::flushed_seq;
 use super::pending_parts::{Held, fingerprint_of, waits_until};
-use super::reader;
 use super::table_state::TableState;
 use crate::dedupe::{DedupWindow, SeenState};
 use crate::error::{Error, Result};
@@ -102,8 +102,11 @@ pub(super) async fn replay(
         let [logs, feedback] = into.tables.clone();
         let lost = if after_loss { wal::before_first(&**folders.disk(), &folder)? } else { 0 };
         let covered = |wal_id| {
-            let covered =
-                here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id))?;
+            let covered = here.block_on(flushed_seq::covered(
+                Some(&logs.table),
+                Some(&feedback.table),
+                wal_id,
+            ))?;
             let covered =
                 FlushedSeq { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) };
             let noted = match store.last_note(wal_id) {

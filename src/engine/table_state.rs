@@ -1,6 +1,6 @@
 //! The state of one of the two tables: its files, and the view that queries see.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -18,6 +18,7 @@ use crate::query::{Limits, Queries};
 use crate::record::Rows;
 use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
+use crate::usage::Snapshot;
 use crate::view::{View, ViewCell};
 
 /// Columns that ids are made of, and what a part has to know of its record.
@@ -39,6 +40,63 @@ impl TableState {
         let view_cell = Arc::new(ViewCell::new(rows, table.index()));
         Ok(Self { table, view_cell })
     }
+}
+
+/// Both tables, and the locks under which they change. [`super`] has the order of all locks.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) logs: TableState,
+    pub(super) feedback: TableState,
+    /// Held while the tables and the views of queries are changed.
+    pub(super) commits: tokio::sync::Mutex<Commits>,
+    /// Held while stored files are merged, rewritten or deleted.
+    pub(super) compacting: tokio::sync::Mutex<()>,
+}
+
+impl Tables {
+    /// Takes over the open tables, with the counts of the log at its last commit.
+    pub(super) fn new(logs: TableState, feedback: TableState, counted: Snapshot) -> Self {
+        let commits = Commits {
+            counted,
+            unresolved: BTreeMap::new(),
+            remembered: logs.table.index(),
+            own: HashSet::new(),
+        };
+        Self { logs, feedback, commits: commits.into(), compacting: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn both(&self) -> [&TableState; 2] {
+        [&self.logs, &self.feedback]
+    }
+}
+
+/// State that flushes, merges and refreshes change one at a time: the tables and the views of
+/// queries.
+#[derive(Debug)]
+pub(super) struct Commits {
+    /// Counts of this node's log at its last committed flush.
+    pub(super) counted: Snapshot,
+    /// Files of the oldest frozen rows of a table whose commit has an unknown result.
+    pub(super) unresolved: BTreeMap<Rows, Unresolved>,
+    /// The version whose files' ids are remembered.
+    pub(super) remembered: Arc<FileIndex>,
+    /// Files that this node wrote since; their ids are known anyway.
+    pub(super) own: HashSet<String>,
+}
+
+impl Commits {
+    /// Notes files of this node, so that they are not read for their ids.
+    pub(super) fn note_own<'a>(&mut self, files: impl IntoIterator<Item = &'a DataFile>) {
+        self.own.extend(files.into_iter().map(|file| file.path.clone()));
+    }
+}
+
+/// Files that the table may or may not contain.
+#[derive(Debug)]
+pub(super) struct Unresolved {
+    pub(super) last_sequence: u64,
+    pub(super) written_ms: i64,
+    pub(super) files: Vec<DataFile>,
 }
 
 /// Streams the keys of all ids in files of records, with what the files say of each record. Files

@@ -11,27 +11,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use super::Receipt;
+use super::admission::{AdmissionControl, Admitted};
 use super::fair_queue::{FairQueue, Queued};
+use super::flush_trigger::FlushTrigger;
+use super::health::Health;
 use super::lock::FolderLock;
-use super::pending_parts::{Held, Parts};
-use crate::catalog::Catalog;
-use crate::dedupe::{DedupWindow, SeenState};
+use super::pending_parts::{Parts, PendingParts};
+use super::status::Receipt;
+use crate::dedupe::SeenState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::Policy;
 use crate::limits::{DAYS, Holder, MemoryReservation};
-use crate::parts::{JoinBuffer, Late, LatePart};
-use crate::record::{Rows, tighten};
+use crate::parts::LatePart;
+use crate::record::Rows;
 use crate::store::folders::is_disk_full;
-use crate::usage::{Meter, counted_at};
 use crate::view::ViewCell;
-use crate::wal::{Kind, Payload, Wal};
+use crate::wal::{Payload, Wal};
 
 /// Maximum bytes of rows in a group, so that the first of many waiting senders is not delayed for
 /// long.
@@ -170,43 +169,19 @@ impl Counters {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) wal: Wal,
-    pub(super) recent: DedupWindow,
-    /// Parts of records that were stored, or accepted as late, recently.
-    pub(super) recent_parts: DedupWindow,
-    pub(super) meter: Meter,
-    pub(super) catalog: Catalog,
+    pub(super) admission: AdmissionControl,
+    pub(super) parts: PendingParts,
+    pub(super) flush: FlushTrigger,
     pub(super) logs: Arc<ViewCell>,
     pub(super) feedback: Arc<ViewCell>,
-    pub(super) waiting: JoinBuffer<Held>,
-    pub(super) late: Late<MemoryReservation>,
     /// The last frame that was frozen.
     pub(super) frozen_to: u64,
-    /// Days of rows at which the memtables end.
-    pub(super) max_days: usize,
-    /// Time at which the log is to be cleared of data that it need not, or must not, hold any
-    /// longer, µs.
-    pub(super) clear_log_at: i64,
-    /// Maximum wait of parts, µs, and maximum bytes of waiting parts.
-    pub(super) join_micros: i64,
-    pub(super) join_bytes: u64,
     pub(super) policy: Arc<Policy>,
     pub(super) counters: Arc<Counters>,
-    pub(super) flush_wanted: Arc<Notify>,
-    pub(super) flush_bytes: u64,
-    pub(super) flush_micros: i64,
     pub(super) now: fn() -> DateTime<Utc>,
-    pub(super) on_failure: OnFailure,
+    pub(super) health: Arc<Health>,
     /// Held until the last frame is written, however the engine ends.
     pub(super) _lock: Arc<FolderLock>,
-}
-
-/// Callback that receives the error of a failed log.
-pub(super) struct OnFailure(pub(super) Box<dyn Fn(&Error) + Send + Sync>);
-
-impl std::fmt::Debug for OnFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OnFailure")
-    }
 }
 
 impl Writer {
@@ -239,10 +214,12 @@ impl Writer {
                         None
                     }
                     Command::Amended { parts, untracked } => {
-                        self.late.forget(&parts);
-                        untracked.into_iter().for_each(|key| self.recent.mark_untracked(key));
+                        self.parts.late.forget(&parts);
+                        untracked
+                            .into_iter()
+                            .for_each(|key| self.admission.recent.mark_untracked(key));
                         // The log still holds the parts.
-                        self.clear_log_within(self.flush_micros);
+                        self.flush.clear_log_soon();
                         None
                     }
                     Command::Trim(covered) => {
@@ -300,8 +277,10 @@ impl Writer {
         for append in group {
             let Append { rows, batch, payload, keys, permit, reply, .. } = append;
             let admitted = match rows {
-                Rows::Logs => self.admit(batch.clone(), payload, &keys, now_micros),
-                Rows::Feedback => self.admit_feedback(batch.clone(), payload, &keys, now_micros),
+                Rows::Logs => self.admission.admit(batch.clone(), payload, &keys, now_micros),
+                Rows::Feedback => {
+                    self.admission.admit_feedback(batch.clone(), payload, &keys, now_micros)
+                }
             };
             match admitted {
                 Ok(admitted) => {
@@ -320,7 +299,7 @@ impl Writer {
                 Err(error) => {
                     // The ids count as known now, so a second copy would be acknowledged and
                     // dropped: the log closes instead.
-                    (self.on_failure.0)(&error);
+                    self.health.fail(&error);
                     let _ = reply.send(Err(error));
                 }
             }
@@ -337,63 +316,22 @@ impl Writer {
             Ok(_) => {
                 for (rows, batch, _, permit, mut keys) in fresh {
                     // Parts of a record that arrived complete add nothing to it.
-                    keys.retain(|key| self.waiting.forget(*key));
+                    keys.retain(|key| self.parts.waiting.forget(*key));
                     let view_cell = if rows == Rows::Logs { &self.logs } else { &self.feedback };
                     let live_bytes =
                         view_cell.replace_parts(&keys, Some(batch), now_micros, Some(permit));
-                    self.flush_if_full(live_bytes);
+                    self.flush.notify_if_full(live_bytes);
                 }
                 self.ack(replies);
             }
             Err(error) => {
                 if !self.wal.has_failed() {
                     for (rows, batch, keys, decided) in counted {
-                        self.take_back(rows, &batch, &keys, &decided, now_micros);
+                        self.admission.take_back(rows, &batch, &keys, &decided, now_micros);
                     }
                 }
                 self.refuse(replies, &error);
             }
-        }
-    }
-
-    /// Forgets rows that the log could not write, and their counts, so that they can be sent again.
-    fn take_back(
-        &mut self,
-        rows: Rows,
-        batch: &RecordBatch,
-        keys: &[u128],
-        decided: &Decided,
-        now_micros: i64,
-    ) {
-        let stored = keys.iter().zip(&decided.kept).filter(|(_, kept)| **kept);
-        stored.for_each(|(key, _)| self.recent.forget(*key));
-        if rows != Rows::Logs {
-            return;
-        }
-        let organisations = batch.column_by_name("organisation_id");
-        let times = batch.column_by_name("created_at");
-        let (Some(organisations), Some(times)) = (organisations, times) else { return };
-        let rows = organisations
-            .as_string_view()
-            .iter()
-            .zip(times.as_primitive::<TimestampMicrosecondType>().values());
-        let mut tally = self.meter.tally();
-        for ((organisation, micros), (kept, over)) in
-            rows.zip(decided.kept.iter().zip(&decided.over))
-        {
-            if *kept || *over {
-                tally.take_back(
-                    organisation.unwrap_or_default(),
-                    counted_at(*micros, now_micros),
-                    *kept,
-                );
-            }
-        }
-    }
-
-    pub(super) fn flush_if_full(&self, live_bytes: u64) {
-        if live_bytes >= self.flush_bytes {
-            self.flush_wanted.notify_one();
         }
     }
 
@@ -403,38 +341,38 @@ impl Writer {
     /// an error nothing is frozen.
     fn freeze(&mut self) -> Result<Vec<LatePart>> {
         self.settle_waiting();
-        let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
+        let is_due = self.flush.clear_log_at < i64::MAX || self.log_is_long();
         let has_rows = self.logs.has_live_rows() || self.feedback.has_live_rows();
         if is_due || has_rows {
             let last_sequence = self.wal.rotate();
             self.carry_or_store()?;
-            self.clear_log_at = i64::MAX;
-            if !self.late.is_empty() {
-                self.clear_log_within(self.flush_micros);
+            self.flush.clear_log_at = i64::MAX;
+            if !self.parts.late.is_empty() {
+                self.flush.clear_log_soon();
             }
-            let counts = Arc::new(self.meter.own());
+            let counts = Arc::new(self.admission.meter.own());
             let feedback = self.feedback.freeze(Arc::clone(&counts), last_sequence, false);
             self.logs.freeze(counts, last_sequence, is_due && !feedback);
             self.frozen_to = last_sequence;
         }
-        Ok(self.late.iter().cloned().collect())
+        Ok(self.parts.late.iter().cloned().collect())
     }
 
     /// Ends the memtables if their rows are of many days: each day is a file of the next flush, and
     /// many of them delay the flushes of others.
     fn end_many_days(&mut self) {
         let days = self.logs.live_days().max(self.feedback.live_days());
-        if days <= self.max_days {
+        if days <= self.flush.max_days {
             return;
         }
         match self.freeze() {
             Ok(_) => {
-                self.max_days = DAYS;
-                self.flush_wanted.notify_one();
+                self.flush.max_days = DAYS;
+                self.flush.wanted.notify_one();
             }
             // Nothing is frozen, and the next flush reports the error. Doubling the bound avoids
             // writing the waiting parts to the log each time.
-            Err(_) => self.max_days = days.saturating_mul(2),
+            Err(_) => self.flush.max_days = days.saturating_mul(2),
         }
     }
 
@@ -448,22 +386,15 @@ impl Writer {
         }
         carried.inspect_err(|error| {
             if self.wal.has_failed() || error.kind() != ErrorKind::Storage {
-                (self.on_failure.0)(error);
+                self.health.fail(error);
             }
         })
-    }
-
-    /// Schedules a flush that clears the log within so many µs.
-    pub(super) fn clear_log_within(&mut self, micros: i64) {
-        self.clear_log_at =
-            self.clear_log_at.min((self.now)().timestamp_micros().saturating_add(micros));
     }
 
     /// Returns true if the log is much longer than its live rows and parts, even if no rows wait
     /// for a flush.
     fn log_is_long(&self) -> bool {
-        let needed =
-            self.flush_bytes.saturating_add(self.waiting.bytes()).saturating_add(self.late.bytes());
+        let needed = self.flush.max_bytes.saturating_add(self.parts.bytes());
         self.wal.size().0 > needed.saturating_mul(2)
     }
 
@@ -480,7 +411,7 @@ impl Writer {
 
     fn refuse(&self, replies: Vec<Reply>, error: &Error) {
         if self.wal.has_failed() {
-            (self.on_failure.0)(error);
+            self.health.fail(error);
         }
         for (reply, receipt, _) in replies {
             self.counters
@@ -490,158 +421,15 @@ impl Writer {
         }
     }
 
-    /// Removes rows with a known id or over a quota. The payload is encoded again only if there are
-    /// any.
-    fn admit(
-        &mut self,
-        batch: RecordBatch,
-        payload: Payload,
-        keys: &[u128],
-        now_micros: i64,
-    ) -> Result<Admitted> {
-        let decided = self.decide(&batch, keys, &[], now_micros)?;
-        Ok(Admitted { fresh: only(Kind::Logs, batch, payload, &decided.kept)?, decided })
-    }
-
-    /// Decides which rows are stored: those with an unknown id, within quotas.
-    ///
-    /// An id is remembered only if its row is stored, so that a row over a quota can be sent again
-    /// later. `known` is the state to remember for each row; rows without one are complete.
-    pub(super) fn decide(
-        &mut self,
-        batch: &RecordBatch,
-        keys: &[u128],
-        known: &[SeenState],
-        now_micros: i64,
-    ) -> Result<Decided> {
-        let missing =
-            |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
-        let organisations =
-            batch.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
-        let times = batch.column_by_name("created_at").ok_or_else(|| missing("created_at"))?;
-        let rows = organisations
-            .as_string_view()
-            .iter()
-            .zip(times.as_primitive::<TimestampMicrosecondType>().values());
-        let rules = self.catalog.rules();
-        let mut tally = self.meter.tally();
-        let mut receipt = Receipt::default();
-        let mut kept = Vec::with_capacity(keys.len());
-        let mut over = Vec::with_capacity(keys.len());
-        let mut last: Option<(&str, Option<u64>, i64)> = None;
-        for (row, ((organisation, created_at), key)) in rows.zip(keys).enumerate() {
-            let organisation = organisation.unwrap_or_default();
-            let micros = counted_at(*created_at, now_micros);
-            let (stops_at, seen_since) = match last {
-                Some((same, stops_at, seen_since)) if same == organisation => {
-                    (stops_at, seen_since)
-                }
-                _ => (rules.stops_at(organisation), rules.seen_since(organisation, now_micros)),
-            };
-            last = Some((organisation, stops_at, seen_since));
-            let is_known = self.recent.contains(*key);
-            let full = !is_known
-                && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
-            match (is_known, full) {
-                (true, _) => receipt.duplicate += 1,
-                (false, true) => {
-                    tally.refuse(organisation, micros);
-                    receipt.over_quota += 1;
-                }
-                (false, false) => {
-                    self.recent.remember(
-                        *key,
-                        known.get(row).copied().unwrap_or_default(),
-                        now_micros,
-                    );
-                    tally.store(organisation, micros);
-                    receipt.accepted += 1;
-                    // Stored anyway: the clock, or the plan, may be corrected soon.
-                    receipt.past_retention += u64::from(*created_at < seen_since);
-                }
-            }
-            kept.push(!is_known && !full);
-            over.push(full);
-        }
-        drop(tally);
-        Ok(Decided { kept, over, receipt })
-    }
-
-    /// Removes states of feedback that are known.
-    fn admit_feedback(
-        &mut self,
-        batch: RecordBatch,
-        payload: Payload,
-        keys: &[u128],
-        now_micros: i64,
-    ) -> Result<Admitted> {
-        let whole = SeenState::default();
-        let kept: Vec<bool> =
-            keys.iter().map(|key| self.recent.insert(*key, whole, now_micros)).collect();
-        let accepted = kept.iter().filter(|kept| **kept).count() as u64;
-        let receipt =
-            Receipt { accepted, duplicate: kept.len() as u64 - accepted, ..Receipt::default() };
-        let fresh = only(Kind::Feedback, batch, payload, &kept)?;
-        Ok(Admitted { fresh, decided: Decided { kept, over: Vec::new(), receipt } })
-    }
-
     pub(super) fn measure(&self) {
         let (bytes, segments) = self.wal.size();
         self.counters.wal_bytes.store(bytes, Ordering::Relaxed);
         self.counters.wal_segments.store(segments, Ordering::Relaxed);
-        self.counters
-            .waiting
-            .store((self.waiting.len() + self.late.len()) as u64, Ordering::Relaxed);
+        self.counters.waiting.store(self.parts.len() as u64, Ordering::Relaxed);
         self.counters
             .waiting_until
-            .store(self.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
-        let clear_log_at = if self.log_is_long() { i64::MIN } else { self.clear_log_at };
+            .store(self.parts.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
+        let clear_log_at = if self.log_is_long() { i64::MIN } else { self.flush.clear_log_at };
         self.counters.clear_log_at.store(clear_log_at, Ordering::Relaxed);
     }
-}
-
-/// Accepted rows of an append.
-struct Admitted {
-    /// The rows, with their encoding for the log; `None` if no row is left.
-    fresh: Option<(RecordBatch, Payload)>,
-    decided: Decided,
-}
-
-/// Decision about the rows of an append.
-#[derive(Debug)]
-pub(super) struct Decided {
-    /// True for each row that is stored.
-    pub(super) kept: Vec<bool>,
-    /// True for each row that is refused because of a quota.
-    over: Vec<bool>,
-    pub(super) receipt: Receipt,
-}
-
-/// Returns the selected rows with their encoding for the log: the given one if all are selected,
-/// and `None` if no row is.
-fn only(
-    kind: Kind,
-    batch: RecordBatch,
-    payload: Payload,
-    kept: &[bool],
-) -> Result<Option<(RecordBatch, Payload)>> {
-    if kept.iter().all(|kept| *kept) {
-        return Ok(Some((batch, payload)));
-    }
-    let Some(kept) = kept_rows(batch, kept)? else { return Ok(None) };
-    let payload = Payload::encode_as(kind, &kept)?;
-    Ok(Some((kept, payload)))
-}
-
-/// Returns the selected rows, or `None` if no row is selected.
-pub(super) fn kept_rows(batch: RecordBatch, kept: &[bool]) -> Result<Option<RecordBatch>> {
-    if kept.iter().all(|kept| *kept) {
-        return Ok(Some(batch));
-    }
-    if !kept.contains(&true) {
-        return Ok(None);
-    }
-    let kept = filter_record_batch(&batch, &BooleanArray::from(kept.to_vec()))
-        .map_err(|cause| Error::internal("cannot select rows of a batch").with_source(cause))?;
-    Ok(Some(tighten(&kept)))
 }

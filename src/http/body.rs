@@ -7,13 +7,12 @@
 //! gzip and zstd are detected by their first bytes, since clients compress without declaring it;
 //! JSON starts with neither.
 
-use std::io::{BufRead, Cursor, Read};
+use std::io::{BufRead, Read};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::StatusCode;
 use bytes::Bytes;
-use flate2::bufread::MultiGzDecoder;
 use futures::StreamExt;
 use hyper::body::Body as _;
 use serde::de::{DeserializeOwned, Error as _};
@@ -22,6 +21,7 @@ use serde_json::Value;
 
 use crate::http::error::Failure;
 use crate::http::middleware::pace::too_slow;
+use crate::ingest::pipeline;
 use crate::limits::{Full, MemoryReservation};
 use crate::nearest::{clip, hint};
 use crate::record::json::Reason;
@@ -36,8 +36,6 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// Largest ratio of unpacked to packed size, for bodies that unpack to more than [`LITTLE_BYTES`].
 const MAX_TIMES: u64 = 1_000;
 const LITTLE_BYTES: u64 = 1 << 20;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Grows the room of a body to at least `bytes`. Fails with 413 if the share of the
 /// organisation is smaller than that, and with 429 if that much is not free.
@@ -221,23 +219,9 @@ pub(crate) fn check_coding(content_encoding: Option<&str>) -> Result<(), Failure
 
 /// Returns a reader of the plain bytes behind `packed`.
 pub(crate) fn unpack<'a>(
-    mut packed: impl BufRead + Send + 'a,
+    packed: impl BufRead + Send + 'a,
 ) -> std::io::Result<Box<dyn Read + Send + 'a>> {
-    // The first frame of a body may be shorter than the magic.
-    let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
-    packed.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start)?;
-    let gzip = start.starts_with(&GZIP_MAGIC);
-    let zstd = start == ZSTD_MAGIC;
-    let whole = Cursor::new(start).chain(packed);
-    if gzip {
-        return Ok(Box::new(MultiGzDecoder::new(whole)));
-    }
-    if zstd {
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-        return Ok(Box::new(decoder));
-    }
-    Ok(Box::new(whole))
+    pipeline::unpack(packed, Some(ZSTD_WINDOW_LOG))
 }
 
 /// Refuses a body that unpacks to more than a thousand times its size: no real record compresses
@@ -248,17 +232,6 @@ pub(crate) fn check_packing(packed: u64, plain: u64) -> std::io::Result<()> {
         return Err(std::io::Error::other(message));
     }
     Ok(())
-}
-
-/// Returns true if the bytes start like gzip or zstd.
-pub(crate) fn is_packed(bytes: &[u8]) -> bool {
-    bytes.starts_with(&GZIP_MAGIC) || bytes.starts_with(&ZSTD_MAGIC)
-}
-
-/// Returns true if a body may be packed, judged by its first frame, which may be shorter than the
-/// first bytes of a format.
-pub(crate) fn may_be_packed(start: &[u8]) -> bool {
-    is_packed(start) || GZIP_MAGIC.starts_with(start) || ZSTD_MAGIC.starts_with(start)
 }
 
 /// Returns the failure of bytes that cannot be unpacked: 400.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use axum::body::Body;
 
 use crate::catalog::Access;
-use crate::http::body::{self, Growing, check_packing, grow, is_packed, too_large, unpack};
+use crate::http::body::{self, Growing, check_packing, grow, too_large, unpack};
 use crate::http::error::Failure;
 use crate::http::state::App;
+use crate::ingest::pipeline::is_packed;
 use crate::limits::MemoryReservation;
 
 /// Step in which memory for decompressed bytes is reserved.

@@ -18,6 +18,7 @@ mod mask;
 pub mod names;
 mod native;
 pub mod otlp;
+pub mod pipeline;
 mod policy;
 mod portkey;
 pub mod price;
@@ -43,7 +44,6 @@ use crate::record::json::{FieldError, Reason, Seen, finite, members};
 
 pub use excerpt::{seen, whose};
 pub use policy::Policy;
-pub(crate) use split::line_breaks;
 pub use split::{Chunk, Splitter};
 
 /// Number of rejections of one chunk that get an excerpt.
@@ -459,15 +459,20 @@ pub fn lines(
     (records, rejections)
 }
 
-/// Fills in the id, organisation and time that every record has, and removes what must not be
-/// stored.
-pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
+/// Fills in the id and the organisation of a record.
+pub(crate) fn identify(record: &mut Record, new_id: impl FnOnce() -> String) {
     if record.id.as_deref().is_none_or(str::is_empty) {
         record.id = Some(new_id());
     }
     if record.organisation_id.as_deref().is_none_or(str::is_empty) {
         record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
     }
+}
+
+/// Fills in the id, organisation and time that every record has, and removes what must not be
+/// stored.
+pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
+    identify(record, new_id);
     record.created_at.get_or_insert(context.now);
     if context.is_untracked() {
         record.do_not_track = Some(true);

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -19,6 +20,11 @@ use crate::error::{Error, Result};
 /// of all organisations, since a flush writes one file or more for each: about three seconds of
 /// work.
 pub const DAYS: usize = 1_000;
+
+/// Returns the day of a time as partitions number it, since 1970-01-01.
+pub(crate) fn day_of(at: DateTime<Utc>) -> i64 {
+    at.timestamp().div_euclid(86_400)
+}
 
 /// The days of rows in memory. Clones share them.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ mod days;
 mod pool;
 pub mod table;
 
+pub(crate) use days::day_of;
 pub use days::{DAYS, Days, cut, cut_at};
 pub use pool::{Full, Holder, MemoryReservation, Pool, Share};
 

@@ -12,49 +12,33 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::projection::ProjectionExec;
 
+use super::wrapped_rule::{PhysicalRule, wrap_physical};
+
 /// Name of the rule that moves projections.
 const MOVES_PROJECTIONS: &str = "ProjectionPushdown";
 
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
-
-/// Wrapper of DataFusion's rule.
-#[derive(Debug)]
-struct PlainFilters(Rule);
-
-/// Replaces DataFusion's rule by the wrapper.
-pub(super) fn wrap(rules: &mut [Rule]) {
-    for rule in rules.iter_mut().filter(|rule| rule.name() == MOVES_PROJECTIONS) {
-        *rule = Arc::new(PlainFilters(Arc::clone(rule)));
-    }
+/// Wraps DataFusion's rule.
+pub(super) fn wrap(rules: &mut [PhysicalRule]) {
+    wrap_physical(rules, MOVES_PROJECTIONS, take_out_first);
 }
 
-impl PhysicalOptimizerRule for PlainFilters {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        options: &ConfigOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = plan.transform_up(|step| {
-            Ok(match step.downcast_ref::<FilterExec>().map(apart) {
-                Some(Some(steps)) => Transformed::yes(steps?),
-                _ => Transformed::no(step),
-            })
-        });
-        self.0.optimize(plan.data()?, options)
-    }
-
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn schema_check(&self) -> bool {
-        self.0.schema_check()
-    }
+/// Takes projections out of filters before the rule runs.
+fn take_out_first(
+    rule: &PhysicalRule,
+    plan: Arc<dyn ExecutionPlan>,
+    options: &ConfigOptions,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = plan.transform_up(|step| {
+        Ok(match step.downcast_ref::<FilterExec>().map(apart) {
+            Some(Some(steps)) => Transformed::yes(steps?),
+            _ => Transformed::no(step),
+        })
+    });
+    rule.optimize(plan.data()?, options)
 }
 
 /// Returns a filter's projection above the filter without it. `None` if it has none.
@@ -81,6 +65,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use datafusion::datasource::memory::MemorySourceConfig;
     use datafusion::physical_expr::expressions::lit;
+    use datafusion::physical_optimizer::PhysicalOptimizerRule;
     use datafusion::physical_optimizer::projection_pushdown::ProjectionPushdown;
     use datafusion::physical_plan::collect;
     use datafusion::prelude::SessionContext;
@@ -108,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_column_stays_the_same_below_a_filter() {
-        let mut rules: Vec<Rule> = vec![Arc::new(ProjectionPushdown::new())];
+        let mut rules: Vec<PhysicalRule> = vec![Arc::new(ProjectionPushdown::new())];
         wrap(&mut rules);
         assert_eq!(values(rules[0].as_ref()).await, [3]);
         let alone = values(&ProjectionPushdown::new()).await;

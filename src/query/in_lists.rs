@@ -15,7 +15,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion, Tr
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::OptimizerConfig;
+
+use super::wrapped_rule::{LogicalRule, wrap_logical};
 
 /// Name of the rule that merges lists.
 const MERGES_LISTS: &str = "simplify_expressions";
@@ -24,48 +26,31 @@ const MERGES_LISTS: &str = "simplify_expressions";
 static HIDDEN: LazyLock<FieldRef> =
     LazyLock::new(|| Arc::new(Field::new("__hidden_list", DataType::Boolean, true)));
 
-type Rule = Arc<dyn OptimizerRule + Send + Sync>;
-
-/// Wrapper of DataFusion's rule.
-#[derive(Debug)]
-struct ListsApart(Rule);
-
-/// Replaces DataFusion's rule by the wrapper.
-pub(super) fn wrap(rules: &mut [Rule]) {
-    for rule in rules.iter_mut().filter(|rule| rule.name() == MERGES_LISTS) {
-        *rule = Arc::new(ListsApart(Arc::clone(rule)));
-    }
+/// Wraps DataFusion's rule.
+pub(super) fn wrap(rules: &mut [LogicalRule]) {
+    wrap_logical(rules, MERGES_LISTS, hide_lists);
 }
 
-impl OptimizerRule for ListsApart {
-    fn name(&self) -> &str {
-        self.0.name()
+/// Hides lists from the rule.
+fn hide_lists(
+    rule: &LogicalRule,
+    plan: LogicalPlan,
+    config: &dyn OptimizerConfig,
+) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&plan);
+    let hidden = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let written = expr.rewrite(&mut Hider)?;
+        // The FILTER of an aggregate names casts.
+        Ok(written.update_data(|expr| name.restore(expr)))
+    })?;
+    if !hidden.transformed {
+        return rule.rewrite(hidden.data, config);
     }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn rewrite(
-        &self,
-        plan: LogicalPlan,
-        config: &dyn OptimizerConfig,
-    ) -> Result<Transformed<LogicalPlan>> {
-        let names = NamePreserver::new(&plan);
-        let hidden = plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let written = expr.rewrite(&mut Hider)?;
-            // The FILTER of an aggregate names casts.
-            Ok(written.update_data(|expr| name.restore(expr)))
-        })?;
-        if !hidden.transformed {
-            return self.0.rewrite(hidden.data, config);
-        }
-        let simplified = self.0.rewrite(hidden.data, config)?;
-        let changed = simplified.transformed;
-        let shown = simplified.data.map_expressions(|expr| expr.transform_up(show))?;
-        Ok(Transformed::new_transformed(shown.data, changed))
-    }
+    let simplified = rule.rewrite(hidden.data, config)?;
+    let changed = simplified.transformed;
+    let shown = simplified.data.map_expressions(|expr| expr.transform_up(show))?;
+    Ok(Transformed::new_transformed(shown.data, changed))
 }
 
 /// Hides the operands of AND and OR that may be or become lists of one expression.

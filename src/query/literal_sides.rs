@@ -5,57 +5,40 @@
 //! writes constants on the right before, but neither where it makes an equality of `1 between a and
 //! a`, nor in the condition of a join.
 
-use std::sync::Arc;
-
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::OptimizerConfig;
+
+use super::wrapped_rule::{LogicalRule, wrap_logical};
 
 /// Name of the rule that drops comparisons.
 const DROPS_COMPARISONS: &str = "push_down_filter";
 
-type Rule = Arc<dyn OptimizerRule + Send + Sync>;
-
-/// Wrapper of DataFusion's rule.
-#[derive(Debug)]
-struct LiteralsRight(Rule);
-
-/// Replaces DataFusion's rule by the wrapper.
-pub(super) fn wrap(rules: &mut [Rule]) {
-    for rule in rules.iter_mut().filter(|rule| rule.name() == DROPS_COMPARISONS) {
-        *rule = Arc::new(LiteralsRight(Arc::clone(rule)));
-    }
+/// Wraps DataFusion's rule.
+pub(super) fn wrap(rules: &mut [LogicalRule]) {
+    wrap_logical(rules, DROPS_COMPARISONS, turn_first);
 }
 
-impl OptimizerRule for LiteralsRight {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn rewrite(
-        &self,
-        plan: LogicalPlan,
-        config: &dyn OptimizerConfig,
-    ) -> Result<Transformed<LogicalPlan>> {
-        // The rule joins a filter with the one below it.
-        let written = plan.transform_down(|step| {
-            let LogicalPlan::Filter(mut filter) = step else {
-                return Ok(Transformed::new(step, false, TreeNodeRecursion::Jump));
-            };
-            let predicate = filter.predicate.transform_up(|part| Ok(turned(part)))?;
-            filter.predicate = predicate.data;
-            let turned = predicate.transformed;
-            Ok(Transformed::new(LogicalPlan::Filter(filter), turned, TreeNodeRecursion::Continue))
-        })?;
-        let turned = written.transformed;
-        let moved = self.0.rewrite(written.data, config)?;
-        Ok(Transformed::new(moved.data, moved.transformed || turned, moved.tnr))
-    }
+/// Writes constants on the right before the rule runs.
+fn turn_first(
+    rule: &LogicalRule,
+    plan: LogicalPlan,
+    config: &dyn OptimizerConfig,
+) -> Result<Transformed<LogicalPlan>> {
+    // The rule joins a filter with the one below it.
+    let written = plan.transform_down(|step| {
+        let LogicalPlan::Filter(mut filter) = step else {
+            return Ok(Transformed::new(step, false, TreeNodeRecursion::Jump));
+        };
+        let predicate = filter.predicate.transform_up(|part| Ok(turned(part)))?;
+        filter.predicate = predicate.data;
+        let turned = predicate.transformed;
+        Ok(Transformed::new(LogicalPlan::Filter(filter), turned, TreeNodeRecursion::Continue))
+    })?;
+    let turned = written.transformed;
+    let moved = rule.rewrite(written.data, config)?;
+    Ok(Transformed::new(moved.data, moved.transformed || turned, moved.tnr))
 }
 
 /// Swaps the sides of `1 < a`.

@@ -66,7 +66,9 @@ mod weight;
 mod whole_order;
 mod wide;
 mod withhold;
+mod without_expressions;
 mod workarounds;
+mod wrapped_rule;
 
 #[cfg(test)]
 mod tests;

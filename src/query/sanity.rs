@@ -16,55 +16,39 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::{LexOrdering, OrderingRequirements, PhysicalSortRequirement};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
+use super::wrapped_rule::{PhysicalRule, wrap_physical};
+
 /// Name of DataFusion's rule.
 const CHECKS: &str = "SanityCheckPlan";
 
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
-
-/// Wrapper of DataFusion's rule.
-#[derive(Debug)]
-struct SameOrder(Rule);
-
-/// Replaces DataFusion's rule by the wrapper.
-pub(super) fn insert(rules: &mut [Rule]) {
-    for rule in rules.iter_mut().filter(|rule| rule.name() == CHECKS) {
-        *rule = Arc::new(SameOrder(Arc::clone(rule)));
-    }
+/// Wraps DataFusion's rule.
+pub(super) fn insert(rules: &mut [PhysicalRule]) {
+    wrap_physical(rules, CHECKS, check);
 }
 
-impl PhysicalOptimizerRule for SameOrder {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        options: &ConfigOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let refused = match self.0.optimize(Arc::clone(&plan), options) {
-            Err(error) if is_of_order(&error) => error,
-            checked => return checked,
+/// Accepts rows that the rule wrongly takes for unordered, and sorts those that are unordered.
+fn check(
+    rule: &PhysicalRule,
+    plan: Arc<dyn ExecutionPlan>,
+    options: &ConfigOptions,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let refused = match rule.optimize(Arc::clone(&plan), options) {
+        Err(error) if is_of_order(&error) => error,
+        checked => return checked,
+    };
+    let sorted = plan.transform_up(sort_inputs)?;
+    if sorted.transformed {
+        return match rule.optimize(Arc::clone(&sorted.data), options) {
+            Err(error) if is_of_order(&error) && orders_fit(&sorted.data)? => Ok(sorted.data),
+            checked => checked,
         };
-        let sorted = plan.transform_up(sort_inputs)?;
-        if sorted.transformed {
-            return match self.0.optimize(Arc::clone(&sorted.data), options) {
-                Err(error) if is_of_order(&error) && orders_fit(&sorted.data)? => Ok(sorted.data),
-                checked => checked,
-            };
-        }
-        if orders_fit(&sorted.data)? { Ok(sorted.data) } else { Err(refused) }
     }
-
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn schema_check(&self) -> bool {
-        self.0.schema_check()
-    }
+    if orders_fit(&sorted.data)? { Ok(sorted.data) } else { Err(refused) }
 }
 
 /// Returns true if a plan was refused for the order of some rows.

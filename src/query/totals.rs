@@ -5,45 +5,28 @@
 //! returned a row for any `a`: an aggregate without keys, or one with grouping sets, has a row for
 //! an empty input.
 
-use std::sync::Arc;
-
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::OptimizerConfig;
+
+use super::wrapped_rule::{LogicalRule, wrap_logical};
 
 /// Name of the rule that moves conditions.
 const MOVES_CONDITIONS: &str = "push_down_filter";
 
-type Rule = Arc<dyn OptimizerRule + Send + Sync>;
-
-/// Wrapper of DataFusion's rule.
-#[derive(Debug)]
-struct AboveTotals(Rule);
-
-/// Replaces DataFusion's rule by the wrapper.
-pub(super) fn insert(rules: &mut [Rule]) {
-    for rule in rules.iter_mut().filter(|rule| rule.name() == MOVES_CONDITIONS) {
-        *rule = Arc::new(AboveTotals(Arc::clone(rule)));
-    }
+/// Wraps DataFusion's rule.
+pub(super) fn insert(rules: &mut [LogicalRule]) {
+    wrap_logical(rules, MOVES_CONDITIONS, skip_totals);
 }
 
-impl OptimizerRule for AboveTotals {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn rewrite(
-        &self,
-        plan: LogicalPlan,
-        config: &dyn OptimizerConfig,
-    ) -> Result<Transformed<LogicalPlan>> {
-        if is_above_total(&plan) { Ok(Transformed::no(plan)) } else { self.0.rewrite(plan, config) }
-    }
+/// Skips the rule where a condition is above a total.
+fn skip_totals(
+    rule: &LogicalRule,
+    plan: LogicalPlan,
+    config: &dyn OptimizerConfig,
+) -> Result<Transformed<LogicalPlan>> {
+    if is_above_total(&plan) { Ok(Transformed::no(plan)) } else { rule.rewrite(plan, config) }
 }
 
 /// Returns true if a plan is a filter of an aggregate that has a row for an empty input. A

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::appender::{APPENDS_AT_ONCE, Appended, Appender, joined, sender};
-use super::input::{decoded, is_packed};
+use super::input::decoded;
 use super::object_listing::{Found, Place};
 use crate::cli::exit::Done;
 use crate::cli::export::rate;
@@ -39,6 +39,7 @@ use gatelog::engine::{Engine, Params};
 use gatelog::error::{Error, Result};
 use gatelog::ingest;
 use gatelog::ingest::control_plane::{self, Logged};
+use gatelog::ingest::pipeline::is_packed;
 use gatelog::record::Record;
 use gatelog::record::json::{Reason, Seen};
 use gatelog::refusals::{Refused, Source};

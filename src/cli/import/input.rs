@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
-
 use crate::cli::output::file_error;
 use gatelog::error::{Error, Result};
+use gatelog::ingest::pipeline::unpack;
 
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// First bytes of files with records in formats that the import does not read.
 const OTHERS: [(&[u8], &str); 2] = [(b"PAR1", "Parquet"), (b"ARRO", "Arrow")];
+const MAGIC_BYTES: usize = 4;
 /// Compressed bytes that are read at once.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -74,32 +72,18 @@ impl Input {
     }
 }
 
-/// Returns true if the first bytes are those of gzip or zstd.
-pub(super) fn is_packed(bytes: &[u8]) -> bool {
-    bytes.starts_with(GZIP) || bytes.starts_with(ZSTD)
-}
-
 /// Decompresses an input whose first bytes are those of gzip or zstd.
-pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let mut first = Vec::with_capacity(ZSTD.len());
-    raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
+pub(super) fn decoded(raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut raw = BufReader::with_capacity(BLOCK_BYTES, raw);
+    let mut first = Vec::with_capacity(MAGIC_BYTES);
+    raw.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut first)?;
     if let Some((_, name)) = OTHERS.iter().find(|(begin, _)| first == *begin) {
         let expected = format!(
             "it is {name}; import reads JSON, plain, gzip or zstd; convert it to JSON lines first"
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, expected));
     }
-    let gzip = first.starts_with(GZIP);
-    let zstd = first.starts_with(ZSTD);
-    let whole = Cursor::new(first).chain(raw);
-    Ok(match (gzip, zstd) {
-        (true, _) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BLOCK_BYTES, whole))),
-        (_, true) => Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(
-            BLOCK_BYTES,
-            whole,
-        ))?),
-        _ => Box::new(whole),
-    })
+    unpack(Cursor::new(first).chain(raw), None)
 }
 
 struct Counted<R> {

@@ -21,6 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -158,7 +159,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     while open || !appends.is_empty() {
         let is_free = open && appends.len() < APPENDS_AT_ONCE;
         tokio::select! {
-            parsed = pipeline.parsed.recv(), if is_free => match parsed {
+            parsed = pipeline.parsed.try_next(), if is_free => match parsed? {
                 None => open = false,
                 Some(Parsed { file, records, rejected }) => {
                     for (rejection, text) in &rejected {

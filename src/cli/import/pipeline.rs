@@ -1,19 +1,19 @@
-//! Reads and parses inputs on threads of their own: one reads and splits, two parse. Each queue
-//! holds a few chunks of about 1 MiB.
+//! Reads inputs on a thread of its own, and parses them ([`gatelog::ingest::pipeline`]). The queue
+//! between holds a few chunks of about 1 MiB.
 
 use std::io::Read;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryFutureExt};
 use tokio::sync::mpsc;
 
 use super::input::Input;
 use gatelog::engine::Engine;
 use gatelog::error::{Error, Result};
+use gatelog::ingest::pipeline::{MAX_CHUNK_RECORDS, few_records, parse_in_order};
 use gatelog::ingest::{self, Chunk, Context, Rejection, SourceFormat, Splitter};
 use gatelog::record::Record;
 
@@ -21,18 +21,13 @@ use gatelog::record::Record;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Number of chunks that wait between two stages.
 const WAITING: usize = 3;
-const PARSERS: usize = 2;
-/// Largest number of records that are parsed and appended at once. A parsed record takes over a
-/// kilobyte even if its text is `{}`.
-const RECORDS_AT_ONCE: usize = 4_096;
 
 /// The running stages.
 pub(super) struct Pipeline {
-    /// Parsed chunks, in no particular order.
-    pub(super) parsed: mpsc::Receiver<Parsed>,
+    /// Parsed chunks, in the order of the inputs.
+    pub(super) parsed: BoxStream<'static, Result<Parsed>>,
     pub(super) counts: Arc<Counts>,
     reader: JoinHandle<Result<()>>,
-    parsers: Vec<JoinHandle<()>>,
 }
 
 /// Records of one chunk.
@@ -66,30 +61,24 @@ type Piece = (usize, Chunk);
 impl Pipeline {
     pub(super) fn start(inputs: Vec<Input>, shape: SourceFormat, engine: &Engine) -> Self {
         let counts = Arc::new(Counts::default());
-        let (chunks, waiting) = sync_channel(WAITING);
-        let (records, parsed) = mpsc::channel(WAITING);
-        let waiting = Arc::new(Mutex::new(waiting));
-        let parser = || {
-            let engine = engine.clone();
-            let waiting = Arc::clone(&waiting);
-            let records = records.clone();
-            std::thread::spawn(move || parse_all(&engine, shape, &waiting, &records))
+        let (chunks, waiting) = mpsc::channel(WAITING);
+        let parser = engine.clone();
+        let parse = move |(file, chunk): Piece| {
+            let engine = parser.clone();
+            let parsing = tokio::task::spawn_blocking(move || parse(&engine, shape, file, chunk));
+            // The chunk of a panicked parser is not imported, so the import has failed.
+            parsing.map_err(|cause| Error::internal("parsing panicked").with_source(cause))
         };
-        let parsers = (0..PARSERS).map(|_| parser()).collect();
-        drop(records);
+        let parsed = parse_in_order(waiting, parse).boxed();
         let limit = usize::try_from(engine.config().max_record_bytes).unwrap_or(usize::MAX);
         let counted = Arc::clone(&counts);
         let reader = std::thread::spawn(move || read_all(&inputs, limit, &counted, &chunks));
-        Self { parsed, counts, reader, parsers }
+        Self { parsed, counts, reader }
     }
 
     /// Waits for the reader, which ends once the queue is closed, and returns its result.
     pub(super) fn finish(self) -> Result<()> {
         drop(self.parsed);
-        for parser in self.parsers {
-            // The chunk of a panicked parser is not imported, so the import has failed.
-            parser.join().map_err(|_| Error::internal("a parsing thread panicked"))?;
-        }
         self.reader.join().map_err(|_| Error::internal("the reading thread panicked"))?
     }
 }
@@ -98,7 +87,7 @@ fn read_all(
     inputs: &[Input],
     limit: usize,
     counts: &Counts,
-    chunks: &SyncSender<Piece>,
+    chunks: &mpsc::Sender<Piece>,
 ) -> Result<()> {
     for (file, input) in inputs.iter().enumerate() {
         let mut text = input.open(Arc::clone(&counts.read))?;
@@ -126,68 +115,40 @@ fn read_all(
     Ok(())
 }
 
-fn send(chunks: &SyncSender<Piece>, file: usize, chunk: Chunk) -> bool {
-    let empty = chunk.records.is_empty() && chunk.rejections.is_empty();
-    empty || chunks.send((file, chunk)).is_ok()
+fn send(chunks: &mpsc::Sender<Piece>, file: usize, chunk: Chunk) -> bool {
+    let mut few = few_records(chunk, MAX_CHUNK_RECORDS).into_iter();
+    few.all(|chunk| chunks.blocking_send((file, chunk)).is_ok())
 }
 
-fn parse_all(
-    engine: &Engine,
-    shape: SourceFormat,
-    waiting: &Mutex<Receiver<Piece>>,
-    parsed: &mpsc::Sender<Parsed>,
-) {
-    loop {
-        let next = waiting.lock().recv();
-        let Ok((file, mut chunk)) = next else { return };
-        let all = std::mem::take(&mut chunk.records);
-        // Records that the splitter rejects are too long to keep their text.
-        let refused = std::mem::take(&mut chunk.rejections)
-            .into_iter()
-            .map(|rejection| (rejection, Vec::new()));
-        let mut portion = Parsed { file, records: Vec::new(), rejected: refused.collect() };
-        for some in all.chunks(RECORDS_AT_ONCE) {
-            parse(engine, shape, &mut chunk, some, &mut portion);
-            let next = Parsed { file, records: Vec::new(), rejected: Vec::new() };
-            if parsed.blocking_send(std::mem::replace(&mut portion, next)).is_err() {
-                return;
-            }
-        }
-        if !portion.rejected.is_empty() && parsed.blocking_send(portion).is_err() {
-            return;
-        }
-    }
-}
-
-/// Parses some records of a chunk. The list of records in the chunk itself is free for reuse.
-fn parse(
-    engine: &Engine,
-    shape: SourceFormat,
-    chunk: &mut Chunk,
-    some: &[(u64, Range<usize>)],
-    portion: &mut Parsed,
-) {
+/// Parses the records of a chunk.
+fn parse(engine: &Engine, shape: SourceFormat, file: usize, mut chunk: Chunk) -> Parsed {
     let context = Context { policy: Arc::clone(engine.policy()), ..Context::new(engine.now()) };
     let mut new_id = || engine.new_id();
-    portion.records.reserve(some.len());
+    // Records that the splitter rejects are too long to keep their text.
+    let refused = std::mem::take(&mut chunk.rejections);
+    let mut rejected: Vec<_> =
+        refused.into_iter().map(|rejection| (rejection, Vec::new())).collect();
+    let all = std::mem::take(&mut chunk.records);
+    let mut records = Vec::with_capacity(all.len());
     let request = match shape {
         SourceFormat::Native
         | SourceFormat::LiteLlm
         | SourceFormat::GatewayHook
-        | SourceFormat::Otlp => some.len(),
+        | SourceFormat::Otlp => MAX_CHUNK_RECORDS,
         // Records without a trace id share one within a request, and each line of a file counts as
         // a request.
         SourceFormat::Portkey => 1,
     };
-    for request in some.chunks(request) {
+    for request in all.chunks(request) {
         chunk.records.clear();
         chunk.records.extend_from_slice(request);
-        let mut take = |record| portion.records.push(record);
-        for rejection in ingest::read(shape, chunk, &context, &mut new_id, &mut take) {
-            let text = text_of(chunk, rejection.record).to_vec();
-            portion.rejected.push((rejection, text));
+        let mut take = |record| records.push(record);
+        for rejection in ingest::read(shape, &chunk, &context, &mut new_id, &mut take) {
+            let text = text_of(&chunk, rejection.record).to_vec();
+            rejected.push((rejection, text));
         }
     }
+    Parsed { file, records, rejected }
 }
 
 /// Returns the text of a record in the chunk.

@@ -14,26 +14,27 @@
 //!
 //! [`Document::end_export`]: crate::catalog::Document::end_export
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, TryStreamExt};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blocks::Packing;
+use super::check::checked;
+use super::running::Running;
 use super::upload::Upload;
-use super::{Inner, Reader, checked};
 use crate::catalog::{Ended, ExportEnd, ExportFile, ExportJob};
+use crate::engine::handle::Inner;
+use crate::engine::reader::Reader;
 use crate::error::{Error, Result};
 use crate::store::export_name;
 
@@ -46,26 +47,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Attempts to report the end of a job to a catalog that does not answer, before the job starts
 /// again.
 const MAX_REPORTS: u32 = 5;
-
-/// Exports that this node writes.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Exports {
-    pub(super) running: Mutex<HashMap<String, Running>>,
-    pub(super) wanted: Notify,
-    /// A job on this node has ended.
-    ended: Notify,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Running {
-    pub(super) run: u64,
-    organisation: Option<String>,
-    /// Name of the file that is being written, until the catalog names it.
-    file: String,
-    /// Records, bytes, and stored bytes so far.
-    pub(super) written: Arc<[AtomicU64; 3]>,
-    cancel: CancellationToken,
-}
 
 /// The slot of a job that is written here. Freed on drop, whatever happened.
 struct ExportTurn {
@@ -96,17 +77,6 @@ impl Drop for ExportTurn {
     }
 }
 
-impl Exports {
-    /// Names of files that are being written.
-    pub(super) fn writing(&self) -> HashSet<String> {
-        self.running.lock().values().map(|running| running.file.clone()).collect()
-    }
-
-    fn cancel_all(&self) {
-        self.running.lock().values().for_each(|running| running.cancel.cancel());
-    }
-}
-
 impl Inner {
     /// Writes started jobs, for as long as the engine lives.
     pub(in crate::engine) async fn run_exports(self: Arc<Self>) {
@@ -130,7 +100,7 @@ impl Inner {
             if idle && state.document.started_exports().is_empty() && *left == cleared {
                 continue;
             }
-            if !self.holds_lease().await {
+            if !self.lease.hold().await {
                 // Another node starts the jobs again that this one was writing.
                 if held.elapsed() >= lease {
                     self.exports.cancel_all();
@@ -169,7 +139,7 @@ impl Inner {
         let state = self.catalog.state();
         let mut running = self.exports.running.lock();
         // Read under the lock: the closing engine takes the lock after setting the flag.
-        if running.len() >= AT_ONCE || self.closing.load(Ordering::Acquire) {
+        if running.len() >= AT_ONCE || self.health.is_closing() {
             return None;
         }
         let has_one = |job: &ExportJob| {

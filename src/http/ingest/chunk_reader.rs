@@ -17,12 +17,10 @@ use tokio::sync::mpsc;
 use crate::heavy_work::Place;
 use crate::http::body::{check_packing, discard, grow_within, next_frame, unpack, unpackable};
 use crate::http::error::Failure;
-use crate::ingest::{Chunk, RECORD_BYTES, Splitter, line_breaks};
+use crate::ingest::pipeline::{MAX_CHUNK_RECORDS, few_records};
+use crate::ingest::{Chunk, RECORD_BYTES, Splitter};
 use crate::limits::{Holder, MemoryReservation, Pool};
 
-/// Largest number of records in a chunk. A parsed record takes over a kilobyte even if its text is
-/// `{}`.
-const CHUNK_RECORDS: usize = 4096;
 /// Largest amount of memory that the records of a chunk take beside their text, unless the chunk
 /// has only one record.
 const CHUNK_MADE_BYTES: usize = 8 << 20;
@@ -124,7 +122,7 @@ pub(crate) fn feed_plain(
 impl ChunkLimits {
     /// Returns the largest number of records in a chunk.
     fn records(&self) -> usize {
-        (CHUNK_MADE_BYTES / (RECORD_BYTES + self.header_bytes)).clamp(1, CHUNK_RECORDS)
+        (CHUNK_MADE_BYTES / (RECORD_BYTES + self.header_bytes)).clamp(1, MAX_CHUNK_RECORDS)
     }
 
     /// Returns the memory of a chunk: twice the text, which is held unparsed and parsed, and what
@@ -132,33 +130,6 @@ impl ChunkLimits {
     fn memory(&self, chunk: &Chunk) -> u64 {
         (2 * chunk.text.len() + chunk.records.len() * (RECORD_BYTES + self.header_bytes)) as u64
     }
-}
-
-/// Splits a chunk into several with fewer records if it has too many. An empty chunk yields none.
-fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
-    if chunk.records.len() <= most {
-        let empty = chunk.records.is_empty() && chunk.rejections.is_empty();
-        return if empty { Vec::new() } else { vec![chunk] };
-    }
-    let mut rejections = std::mem::take(&mut chunk.rejections);
-    let mut line = chunk.line;
-    let mut counted = 0;
-    let part = |records: &[(u64, std::ops::Range<usize>)]| {
-        let start = records.first().map_or(0, |(_, range)| range.start);
-        let end = records.last().map_or(0, |(_, range)| range.end);
-        let shifted =
-            records.iter().map(|(number, range)| (*number, range.start - start..range.end - start));
-        let rejections = std::mem::take(&mut rejections);
-        line += line_breaks(&chunk.text[counted..start]);
-        counted = start;
-        Chunk {
-            text: chunk.text[start..end].to_vec(),
-            line,
-            records: shifted.collect(),
-            rejections,
-        }
-    };
-    chunk.records.chunks(most).map(part).collect()
 }
 
 /// A blocking reader of a body.
@@ -282,7 +253,7 @@ mod tests {
     async fn tiny_records_do_not_make_big_chunks() {
         let (chunks, fed) = chunks(b"{}\n".repeat(10_000), 1 << 20).await;
         fed.unwrap();
-        assert!(chunks.iter().all(|chunk| chunk.records.len() <= CHUNK_RECORDS));
+        assert!(chunks.iter().all(|chunk| chunk.records.len() <= MAX_CHUNK_RECORDS));
         assert_eq!(texts(&chunks).len(), 10_000);
         assert_eq!(chunks.last().unwrap().records.last().unwrap().0, 9_999);
     }
@@ -292,7 +263,7 @@ mod tests {
         let cut = |header_bytes| ChunkLimits { header_bytes, ..cut(LONG) };
         assert_eq!(
             (cut(0).records(), cut(400_000).records(), cut(usize::MAX >> 8).records()),
-            (CHUNK_RECORDS, 20, 1)
+            (MAX_CHUNK_RECORDS, 20, 1)
         );
         let chunk = Chunk {
             records: vec![(0, 0..2), (1, 3..5)],

@@ -15,20 +15,20 @@ use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::catalog::Access;
-use crate::engine::{self, BuiltAppend, day_of};
+use crate::engine::{self, BuiltAppend};
 use crate::error::{Error, Result};
 use crate::heavy_work::Place;
-use crate::http::body::{discard, may_be_packed, next_frame};
+use crate::http::body::{discard, next_frame};
 use crate::http::error::Failure;
 use crate::http::ingest::chunk_reader::{BudgetedChunk, ChunkLimits, feed, feed_plain};
 use crate::http::input::text_header;
 use crate::http::state::App;
 use crate::http::state::retry_detection::{Connection, Ids};
+use crate::ingest::pipeline::{may_be_packed, parse_in_order};
 use crate::ingest::{self, Chunk, Context, Headers, Owner, Rejection, SourceFormat};
-use crate::limits::{self, Holder, MemoryReservation, Pool, Share};
+use crate::limits::{self, Holder, MemoryReservation, Pool, Share, day_of};
 use crate::parts::RecordPart;
 use crate::plan::{Rules, Terms};
 use crate::record::Record;
@@ -44,8 +44,6 @@ const CHUNKS_IN_MEMTABLE: u64 = 8;
 /// it takes room for it.
 const CHUNKS_IN_BODIES: u64 = 32;
 const MIN_CHUNK_BYTES: u64 = 64 << 10;
-/// Number of chunks that are parsed at the same time.
-const PARSERS: usize = 2;
 /// Number of the id that is the trace id of all records without one.
 const TRACE: u64 = 0;
 /// Bits of an id number for the ids within one record of a body.
@@ -312,7 +310,7 @@ impl Intake {
                 run_by_size(&app, &holder, made_bytes, parse).await
             }
         };
-        let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
+        let mut parsed = parse_in_order(coming, parse);
         while let Some(parsed) = parsed.next().await {
             let mut parsed = parsed?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);

@@ -305,7 +305,11 @@ fn counters(status: &Status, cache: &CacheStats) -> [Line; 10] {
             "Accepted records that are older than the retention of their plan",
             status.past_retention_total,
         ),
-        ("records_refused", "Records refused because the log could not be written", status.refused_total),
+        (
+            "records_refused",
+            "Records refused because the log could not be written",
+            status.refused_total,
+        ),
         (
             "records_redated",
             "Records dated more than a day ahead, whose time was replaced by that of their arrival",

@@ -278,6 +278,10 @@ fn of_splitter() -> Vec<Case> {
             split(format!("{{\n{}1}}", "\"a\":\n".repeat(n)))
         }),
         case(named("white space first"), FILES, move |n| split(" \n".repeat(32 * n))),
+        case("chunks of few records", &["ingest/pipeline.rs"], |n| {
+            let chunk = Splitter::new().push("{\"a\":1}\n".repeat(64 * n).as_bytes());
+            with(chunk, |chunk| drop(black_box(pipeline::few_records(chunk.clone(), 16))))
+        }),
         case(named("white space after the first line"), FILES, move |n| {
             split(format!("{{\"{}\"\n{}:1}}", "x".repeat(32 * n), " \n".repeat(16 * n)))
         }),
