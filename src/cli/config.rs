@@ -34,12 +34,12 @@ enum Format {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
+    // Shares of memory that do not fit stop a server, so they end this command too.
+    context.config().settled(&Found::here())?;
     print(&match args.format {
         Format::Toml => toml(context),
         Format::Table => table(context),
     })?;
-    // Shares of memory that do not fit stop a server, so they end this command with an error.
-    context.config().settled(&Found::here())?;
     Ok(Done::Success)
 }
 

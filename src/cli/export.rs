@@ -4,11 +4,13 @@
 //! interrupted one is kept, and `--resume` continues behind its last complete line. `gatelog
 //! import` reads the lines, so an export is also a backup of records.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
+use serde_json::Value;
 
 use super::exit::{Done, interruptible};
 use super::output::{PartialFile, Sink, file_error, say};
@@ -76,7 +78,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         check_resumable(args.columns.as_deref())?;
     }
     let Args { from, to, columns, after, limit, out, resume, .. } = args;
-    let started = if resume { Unfinished::find(&out)? } else { None };
+    let started = if resume { Unfinished::find(&out, columns.as_deref())? } else { None };
     let after = started.as_ref().and_then(|started| started.after.clone()).or(after);
     let request = ExportRequest { from, to, columns, after, limit };
     let result = interruptible(write(&context, &request, &out, started)).await;
@@ -159,11 +161,12 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    /// Finds the unfinished or finished file of an export. Returns `None` if neither exists.
-    fn find(out: &Path) -> Result<Option<Self>> {
+    /// Finds the unfinished or finished file of an export of these columns. Returns `None` if
+    /// neither exists.
+    fn find(out: &Path, columns: Option<&[String]>) -> Result<Option<Self>> {
         for path in [PartialFile::partial_name(out), out.to_owned()] {
             match OpenOptions::new().read(true).write(true).open(&path) {
-                Ok(file) => return Self::read(path, file).map(Some),
+                Ok(file) => return Self::read(path, file, columns).map(Some),
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
                 Err(cause) => return Err(file_error("open", &path, cause)),
             }
@@ -171,7 +174,7 @@ impl Unfinished {
         Ok(None)
     }
 
-    fn read(path: PathBuf, mut file: File) -> Result<Self> {
+    fn read(path: PathBuf, mut file: File, columns: Option<&[String]>) -> Result<Self> {
         let (end, line) = last_line(&mut file).map_err(|cause| file_error("read", &path, cause))?;
         if line.is_empty() {
             return Ok(Self { path, file, end, after: None });
@@ -184,6 +187,7 @@ impl Unfinished {
             ))
             .with_source(refused)
         })?;
+        check_columns(&path, &line, columns)?;
         Ok(Self { path, file, end, after: Some(after) })
     }
 
@@ -195,6 +199,30 @@ impl Unfinished {
             .map_err(|cause| file_error("write", &self.path, cause))?;
         Ok(PartialFile::resume(self.file, out, self.path))
     }
+}
+
+/// Refuses to continue a file with other columns than it has. A whole record has an organisation
+/// and leaves out what is null.
+fn check_columns(path: &Path, line: &[u8], columns: Option<&[String]>) -> Result<()> {
+    let line: BTreeMap<String, Value> = serde_json::from_slice(line).unwrap_or_default();
+    let is_same = match columns {
+        Some(columns) => {
+            line.keys().collect::<BTreeSet<_>>() == columns.iter().collect::<BTreeSet<_>>()
+        }
+        None => {
+            let is_part = |(name, value): (&String, &Value)| name.contains('.') || value.is_null();
+            line.contains_key("organisation_id") && !line.iter().any(is_part)
+        }
+    };
+    if is_same {
+        return Ok(());
+    }
+    let names = line.keys().map(String::as_str).collect::<Vec<_>>().join(",");
+    Err(Error::invalid(format!(
+        "the last line of `{}` has other columns ({names}) than this export; continue with the same `--columns`, or write \
+         to another file",
+        path.display()
+    )))
 }
 
 /// Returns the last line that ends with a line feed, and its end. Reads from the end, since the
@@ -247,6 +275,21 @@ mod tests {
             let refused = check_resumable(Some(&columns(names))).unwrap_err();
             assert!(refused.message().contains(missing), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn an_export_is_continued_with_the_columns_that_it_has() {
+        let check = |line: &str, columns: Option<&[&str]>| {
+            let columns: Option<Vec<String>> =
+                columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            check_columns(Path::new("a.jsonl"), line.as_bytes(), columns.as_deref()).is_ok()
+        };
+        let whole = r#"{"id":"1","organisation_id":"o","created_at":"2026-11-20"}"#;
+        let part = r#"{"created_at":"2026-11-20","id":"1","organisation_id":"o","cost":null}"#;
+        let all = ["id", "cost", "created_at", "organisation_id"];
+        assert!(check(whole, None) && check(part, Some(&all)));
+        assert!(!check(part, None) && !check(part, Some(&all[..3])) && !check(whole, Some(&all)));
+        assert!(!check(r#"{"created_at":"2026-11-20","id":"1"}"#, None));
     }
 
     #[test]

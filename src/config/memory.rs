@@ -228,7 +228,7 @@ fn split(config: &Config) -> Result<[u64; KINDS.len()]> {
     }
     let taken = shares.iter().fold(0_u64, |sum, share| sum.saturating_add(*share));
     let Some(rest) = config.memory.checked_sub(taken) else {
-        return Err(does_not_fit(config.memory, taken, &shares, &given));
+        return Err(does_not_fit(config, taken, &shares, &given));
     };
     let open = |place: &usize| given[*place] == 0;
     let weights: u64 = (0..KINDS.len()).filter(open).map(|place| KINDS[place].weight).sum();
@@ -249,11 +249,15 @@ fn split(config: &Config) -> Result<[u64; KINDS.len()]> {
     Ok(shares)
 }
 
-fn does_not_fit(memory: u64, taken: u64, shares: &[u64], given: &[u64]) -> Error {
+fn does_not_fit(config: &Config, taken: u64, shares: &[u64], given: &[u64]) -> Error {
+    let memory = config.memory;
     let part = |(place, kind): (usize, &Kind)| {
         let bytes = shown(shares[place]);
         match kind.setting {
             Some(setting) if given[place] > 0 => format!("{} {bytes} (`{setting}`)", kind.name),
+            _ if place == BODIES && config.max_record_bytes > 0 => {
+                format!("{} at least {bytes} (four times `max_record_bytes`)", kind.name)
+            }
             _ => format!("{} at least {bytes}", kind.name),
         }
     };
@@ -284,6 +288,16 @@ mod tests {
 
     fn sum(config: &Config) -> u64 {
         config.shares().iter().map(|share| share.bytes).sum()
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_named() {
+        let config = Config { memory: 128 * MIB, max_record_bytes: 64 * MIB, ..Config::default() };
+        let error = config.settled(&Found { memory: 1 << 30, cores: 2 }).unwrap_err();
+        assert!(
+            error.message().contains("bodies at least 256 MiB (four times `max_record_bytes`)"),
+            "{error}"
+        );
     }
 
     #[test]

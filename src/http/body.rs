@@ -195,7 +195,7 @@ pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Byt
 
 /// Returns the failure of a body that exceeds its limit: 413.
 pub(crate) fn too_large(limit: usize) -> Failure {
-    let remedy = "send less at a time; `/v1/ingest` takes any number of records";
+    let remedy = "send less at a time; `/v1/ingest` takes any number of records, each up to `max_record_bytes`";
     Failure::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("the body is larger than {limit} bytes; {remedy}"),

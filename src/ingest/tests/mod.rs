@@ -317,7 +317,7 @@ fn a_record_over_the_limit_is_skipped_and_not_held() {
         assert_eq!((records.len(), records[0].0), (1, 1), "{text} in one push");
         assert_eq!(
             rejections[0].to_string(),
-            "line 1 (record 0): field `json`: expected a record of at most 50 bytes"
+            "line 1 (record 0): field `json`: expected a record of at most 50 bytes (`max_record_bytes`)"
         );
     }
 }

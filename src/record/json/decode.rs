@@ -68,7 +68,7 @@ pub(crate) fn too_large(limit: usize) -> FieldError {
     } else {
         format!("{limit} bytes")
     };
-    FieldError::silent("json", format!("a record of at most {limit}")).because(Reason::TooLarge)
+    FieldError::silent("json", format!("a record of at most {limit} (`max_record_bytes`)")).because(Reason::TooLarge)
 }
 
 /// Returns the refusal of a text that is not a JSON object, without quoting the text.
