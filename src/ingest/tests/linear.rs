@@ -490,10 +490,12 @@ fn from_json() -> Vec<Case> {
         "record/json/value.rs",
         "record/json/decode.rs",
         "record/json/encode.rs",
+        "record/json/field_error.rs",
         "record/json/mod.rs",
         "record/batch.rs",
         "record/limits.rs",
-        "record/mod.rs",
+        "record/builders.rs",
+        "record/columns.rs",
         "record/feedback.rs",
     ];
     let parsed = |text: String| with(text, |text| drop(black_box(text::parse(text))));
@@ -689,7 +691,16 @@ fn four_times_the_input_takes_at_most_five_times_the_time() {
 #[test]
 fn every_file_that_goes_over_input_has_a_case() {
     /// Files that do no work of their own on input.
-    const NONE: [&str; 3] = ["parts/mod.rs", "record/attempt.rs", "record/json/reason.rs"];
+    const NONE: [&str; 8] = [
+        "parts/mod.rs",
+        "record/attempt.rs",
+        "record/message.rs",
+        "record/mod.rs",
+        "record/rows.rs",
+        "record/schema.rs",
+        "record/json/reader.rs",
+        "record/json/reason.rs",
+    ];
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut named: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for Case { name, of, .. } in cases() {
