@@ -97,7 +97,7 @@ fn no_file_imports_from_above() {
 /// Circles of files that are still there: the file at the top of each and the number of its files.
 /// A file imports a type of the module that it is in, which imports from it. The list only gets
 /// shorter.
-const CIRCLES: [(&str, usize); 2] = [("engine/mod.rs", 20), ("query/mod.rs", 14)];
+const CIRCLES: [(&str, usize); 1] = [("engine/mod.rs", 20)];
 
 /// The path of the module that a file is, as `["query", "functions", "metered"]`.
 fn module_of(file: &Path) -> Vec<String> {
