@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
-use super::Policy;
+use super::policy::Policy;
 use crate::error::{Error, Result};
 use crate::record::{BatchBuilder, Record};
 

@@ -20,10 +20,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 
+use super::context::{Context, Headers, is_off};
+use super::excerpt::{seen, whose};
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
+use super::mask;
 use super::policy::name_provider;
+use super::rejection::Rejection;
 use super::usage::{Members, Usage, count, get};
-use super::{Context, Headers, Rejection, is_off, mask, seen, whose};
 use crate::parts::{RecordPart, join};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, Reason, Seen, derive, finite, keep_last, list, members,

@@ -8,9 +8,9 @@
 
 use serde_json::Value;
 
+use super::context::{Context, is_off};
 use super::fields::text;
 use super::usage::get;
-use super::{Context, is_off};
 use crate::record::json::{FieldError, Seen, finite, members};
 
 /// Maximum length of an excerpt, in characters.

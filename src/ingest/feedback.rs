@@ -14,9 +14,11 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::context::Context;
+use super::excerpt::seen;
 use super::fields::{open, tags, text};
+use super::rejection::Rejection;
 use super::usage::{Members, get};
-use super::{Context, Rejection, seen};
 use crate::record::json::{FieldError, Reason, finite, list, members, unquote};
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE};
 

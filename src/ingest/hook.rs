@@ -7,10 +7,11 @@
 //! hold the keys of providers, and ours, in clear text: they are masked before anything else is
 //! done with them.
 
+use super::context::{Context, Headers, is_off};
 use super::fields::{open, short, tags, text};
+use super::mask;
 use super::targets::{Answerer, Config};
 use super::usage::{Members, Usage, get};
-use super::{Context, Headers, is_off, mask};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, Reason, derive, keep_last, members, too_large, unquote,
 };

@@ -16,10 +16,10 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+use super::context::{Context, is_off};
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::mask;
 use super::usage::{Members, Tier, Usage, cents, count, get};
-use super::{Context, is_off};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large,
     write_string,

@@ -11,9 +11,11 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 
+use super::context::{Context, is_off};
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
+use super::limits::{MAX_MADE_BYTES, MAX_RECORDS, RECORD_BYTES, too_many};
+use super::mask;
 use super::usage::{Billed, Members, Usage, attributes, count, get};
-use super::{Context, MAX_MADE_BYTES, MAX_RECORDS, RECORD_BYTES, is_off, mask, too_many};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote,
     write_string,

@@ -12,7 +12,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::Rejection;
+use super::rejection::Rejection;
 use crate::record::json::{FieldError, MAX_RECORD_BYTES, next_special, too_large};
 
 /// Complete records of a stream.

@@ -10,130 +10,21 @@
 //! Every source reads usage here, so all of them count alike. [`super::price`] prices the result.
 
 pub(super) mod attributes;
+mod members;
 mod shapes;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+pub(super) use self::members::{Members, cents, count, get};
+use self::members::{is_object, string};
 use self::shapes::{BARE, bare, cohere, google, plain};
-use crate::record::json::{Read, list, members, unquote};
-
-/// Members of a JSON object.
-pub(super) type Members<'a> = [(Cow<'a, str>, &'a str)];
-
-/// Tokens of a call; `None` if the reply does not state them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Usage {
-    pub(super) request: Option<i64>,
-    pub(super) response: Option<i64>,
-    pub(super) total: Option<i64>,
-    /// Further values that the price depends on.
-    pub(super) billed: Billed,
-}
-
-/// Values on which the price of a call depends, in addition to its model and the number of its
-/// tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Billed {
-    /// Tokens that have prices of their own.
-    pub parts: Parts,
-    /// Service tier of the call.
-    pub tier: Tier,
-    /// True if the call has charges that the counts do not show: tokens of an unknown kind,
-    /// searches, or a surcharge for a region.
-    pub is_partial: bool,
-    /// Cost that the reply states, in US cents.
-    pub stated_cents: Option<f64>,
-}
-
-/// Tokens that have prices of their own. The kinds are disjoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// Request tokens that were read from the provider's cache, without audio.
-    pub cache_read: i64,
-    /// Request tokens that were written to the cache for minutes.
-    pub cache_write: i64,
-    /// Request tokens that were written to the cache for an hour.
-    pub cache_write_1h: i64,
-    /// Request tokens of audio, without those read from the cache.
-    pub audio_input: i64,
-    /// Request tokens of audio that were read from the cache.
-    pub audio_cache_read: i64,
-    /// Request tokens that the provider's tools put into the prompt.
-    pub tool_use: i64,
-    /// Response tokens of the model's reasoning.
-    pub reasoning: i64,
-    /// Response tokens of audio.
-    pub audio_output: i64,
-    /// Response tokens of images.
-    pub image_output: i64,
-}
-
-impl Parts {
-    /// Returns the number of request tokens that have prices of their own.
-    pub fn request_units(&self) -> i64 {
-        let audio = self.audio_input.saturating_add(self.audio_cache_read);
-        self.cached().saturating_add(audio).saturating_add(self.tool_use)
-    }
-
-    /// Returns the number of request tokens that were read from or written to the cache, without
-    /// audio.
-    pub(super) fn cached(&self) -> i64 {
-        self.cache_read.saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            cache_read: self.cache_read.saturating_add(other.cache_read),
-            cache_write: self.cache_write.saturating_add(other.cache_write),
-            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
-            audio_input: self.audio_input.saturating_add(other.audio_input),
-            audio_cache_read: self.audio_cache_read.saturating_add(other.audio_cache_read),
-            tool_use: self.tool_use.saturating_add(other.tool_use),
-            reasoning: self.reasoning.saturating_add(other.reasoning),
-            audio_output: self.audio_output.saturating_add(other.audio_output),
-            image_output: self.image_output.saturating_add(other.image_output),
-        }
-    }
-
-    /// Returns the number of response tokens that have prices of their own.
-    pub fn response_units(&self) -> i64 {
-        self.reasoning.saturating_add(self.audio_output).saturating_add(self.image_output)
-    }
-}
-
-/// Service tier of a call, which multiplies list prices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tier {
-    /// The tier of the list prices.
-    #[default]
-    Standard,
-    /// Slower at a lower price.
-    Flex,
-    /// Answered within hours.
-    Batch,
-    /// Priority, reserved throughput and others, whose prices follow no rule.
-    Other,
-}
-
-impl Tier {
-    fn parse(name: &str) -> Self {
-        match name.trim().to_ascii_lowercase().replace('-', "_").as_str() {
-            ""
-            | "default"
-            | "standard"
-            | "auto"
-            | "standard_only"
-            | "on_demand"
-            | "traffic_type_unspecified" => Self::Standard,
-            "flex" => Self::Flex,
-            "batch" => Self::Batch,
-            _ => Self::Other,
-        }
-    }
-}
+pub(super) use self::tokens::Usage;
+pub use self::tokens::{Billed, Parts, Tier};
+use crate::record::json::{list, members, unquote};
 
 impl Usage {
     /// Reads the tokens that a reply states. The reply is one JSON value, a list of the chunks of a
@@ -174,91 +65,9 @@ impl Usage {
         usages.reduce(Self::plus).unwrap_or_default()
     }
 
-    fn plus(self, other: Self) -> Self {
-        let sum = |one: Option<i64>, other: Option<i64>| match (one, other) {
-            (Some(one), Some(other)) => Some(one.saturating_add(other)),
-            (one, other) => one.or(other),
-        };
-        let one = self.billed;
-        let two = other.billed;
-        Self {
-            request: sum(self.request, other.request),
-            response: sum(self.response, other.response),
-            total: sum(self.total, other.total),
-            billed: Billed {
-                parts: one.parts.plus(two.parts),
-                tier: two.tier,
-                is_partial: one.is_partial || two.is_partial || one.tier != two.tier,
-                stated_cents: None,
-            },
-        }
-    }
-
     /// Reads the members of a `usage` object.
     pub(super) fn from_object(usage: &Members<'_>) -> Self {
         if is_object(usage, "billed_units") { cohere(usage) } else { plain(usage) }
-    }
-
-    /// Returns the usage with the counts of a source that counted by itself, unless both state the
-    /// same total.
-    pub(super) fn with_counts(
-        self,
-        request: Option<i64>,
-        response: Option<i64>,
-        total: Option<i64>,
-    ) -> Self {
-        if total.is_some()
-            && total == self.total
-            && self.request.is_some()
-            && self.response.is_some()
-        {
-            return self;
-        }
-        let request = request.or(self.request);
-        let response = response.or(self.response);
-        let total = total.or(self.total);
-        let mut usage = Self { request, response, total, billed: self.billed };
-        usage.settle(self.billed.parts.cached(), self.billed.parts.reasoning);
-        usage
-    }
-
-    /// Makes request, response and total agree. `cached` and `reasoning` are tokens that the source
-    /// may have left out of its counts. The total shows this; without a total, a part that is
-    /// larger than its whole does.
-    fn settle(&mut self, cached: i64, reasoning: i64) {
-        match (self.request, self.response, self.total) {
-            (Some(request), Some(response), Some(total)) => {
-                let sum = request.saturating_add(response);
-                let left_out = [(0, 0), (0, reasoning), (cached, 0), (cached, reasoning)];
-                let fits = |(cached, reasoning): &(i64, i64)| {
-                    sum.saturating_add(*cached).saturating_add(*reasoning) == total
-                };
-                match left_out.into_iter().find(fits) {
-                    Some((cached, reasoning)) => {
-                        self.request = Some(request.saturating_add(cached));
-                        self.response = Some(response.saturating_add(reasoning));
-                    }
-                    None if total > sum => self.billed.is_partial = true,
-                    None => self.total = Some(sum),
-                }
-            }
-            (Some(request), Some(response), None) => {
-                let request =
-                    if cached > request { request.saturating_add(cached) } else { request };
-                let response = if reasoning > response {
-                    response.saturating_add(reasoning)
-                } else {
-                    response
-                };
-                self.request = Some(request);
-                self.response = Some(response);
-                self.total = request.checked_add(response);
-            }
-            (None, Some(response), Some(total)) => {
-                self.request = total.checked_sub(response).filter(|rest| *rest >= 0)
-            }
-            _ => {}
-        }
     }
 }
 
@@ -375,52 +184,4 @@ fn non_null<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &
         event.iter().map(|(name, raw)| (name.clone(), says_nothing(raw))).collect();
     event.retain(|(name, _)| !last[name]);
     event
-}
-
-/// Converts dollars to cents without rounding: the exponent grows by two.
-pub(super) fn cents(raw: &str) -> Option<f64> {
-    let text = raw.trim_matches('"').trim();
-    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let plain =
-        digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
-    let exponent = exponent.parse::<i32>().ok()?.checked_add(2)?;
-    format!("{digits}e{exponent}")
-        .parse::<f64>()
-        .ok()
-        .filter(|cents| plain && cents.is_finite() && *cents >= 0.0)
-}
-
-fn inner<'a>(of: &Members<'a>, names: &[&str]) -> Vec<(Cow<'a, str>, &'a str)> {
-    get(of, names).and_then(members).unwrap_or_default()
-}
-
-fn is_object(of: &Members<'_>, name: &str) -> bool {
-    get(of, &[name]).and_then(members).is_some()
-}
-
-fn string(of: &Members<'_>, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| {
-        let raw = get(of, &[name]).filter(|raw| raw.starts_with('"'))?;
-        Some(unquote(raw).into_owned()).filter(|text| !text.is_empty())
-    })
-}
-
-/// Returns the raw value of the first name that is present and not null. Of a duplicate key the
-/// last value counts, even if it is null.
-pub(super) fn get<'a>(members: &Members<'a>, names: &[&str]) -> Option<&'a str> {
-    let last = |name: &&str| members.iter().rfind(|(key, _)| key == name).map(|(_, raw)| *raw);
-    names.iter().find_map(|name| last(name).filter(|raw| *raw != "null"))
-}
-
-/// Reads a whole number of at least 0. A fraction is rounded, and a text such as `"0123"` is
-/// accepted. Anything else gives `None`.
-pub(super) fn count(members: &Members<'_>, names: &[&str]) -> Option<i64> {
-    let raw = get(members, names)?;
-    let mut whole: Option<i64> = None;
-    if whole.read("", raw).is_ok() {
-        return whole.filter(|whole| *whole >= 0);
-    }
-    let mut number: Option<f64> = None;
-    number.read("", raw).ok()?;
-    number.map(f64::round).filter(|number| (0.0..9e15).contains(number)).map(|number| number as i64)
 }

@@ -10,11 +10,13 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 
-use super::resources::OUT_OF_MEMORY;
 use super::{functions, nearest};
 use crate::datafile::checked::HARMED;
 use crate::error::{Error, ErrorKind};
 
+/// Start of an error for lack of memory.
+pub(super) const OUT_OF_MEMORY: &str =
+    "the query needs more memory than `query_memory_bytes` allows";
 /// Text of the Parquet reader for a condition of the statement that failed on rows of a file.
 const CONDITION: &str = "Error evaluating filter predicate: ";
 /// Start of DataFusion's request to report a bug.

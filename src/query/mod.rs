@@ -33,6 +33,7 @@ mod in_turn;
 mod known;
 mod leakproof;
 mod like;
+mod limits;
 mod literal_sides;
 mod membership;
 mod memory;
@@ -105,14 +106,18 @@ use crate::view::View;
 
 pub(crate) use context::{QueryContext, SystemTables};
 use failure::query_failed;
+pub(crate) use limits::Limits;
+use limits::{too_long, within_rows};
 use meter::{CallOff, Meter};
 #[cfg(test)]
 pub(crate) use model::function as canonical_model;
 use places::{Owner, Places};
 pub(crate) use provider::Ordering as FileOrdering;
 use provider::StoredTable;
+pub(crate) use query_threads::threads;
 use query_threads::{QueryThreads, Seat};
 pub(crate) use read_scope::ReadScope;
+pub(crate) use session::NamedView;
 use session::{SessionTables, Started};
 pub(crate) use weight::Weight;
 use withhold::Withheld;
@@ -121,8 +126,6 @@ pub(crate) use withhold::{A_STATEMENT, Reads, refused_text};
 /// Bound parameters by name, without the `$`. Positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
 
-/// URL of the store in plans. It never leaves the process.
-const STORE_URL: &str = "gatelog://table";
 /// Maximum length of a statement, in bytes. Planning takes stack in proportion to it.
 const MAX_TEXT: usize = 128 << 10;
 /// Number of footers that are read concurrently to weigh files.
@@ -147,32 +150,6 @@ impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
     }
-}
-
-/// A named query that SQL may use as a view.
-#[derive(Clone, Debug)]
-pub(crate) struct NamedView {
-    /// Name of the view.
-    pub name: &'static str,
-    /// SQL text, without an order of rows: a view that sorts makes every query over it sort.
-    pub sql: &'static str,
-    /// Values of its parameters as a view.
-    pub params: ParamValues,
-}
-
-/// Limits of one query.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Maximum run time.
-    pub timeout: Option<Duration>,
-    /// Maximum number of rows.
-    pub max_rows: Option<u64>,
-    /// Number of rows in a batch.
-    pub batch_rows: Option<usize>,
-    /// Order in which the table's files are read.
-    pub ordering: FileOrdering,
-    /// Treatment of withheld columns in the statement.
-    pub reads: Reads,
 }
 
 /// Runs queries for one engine.
@@ -619,30 +596,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn within_rows(rows: u64, most: Option<u64>) -> Result<()> {
-    match most {
-        Some(most) if rows > most => Err(Error::limit(format!(
-            "the query returns more than {most} rows; add a LIMIT, raise `query_max_rows`, or use an export, which has no limit"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-fn too_long(limits: Limits) -> Error {
-    let seconds = limits.timeout.unwrap_or_default().as_secs();
-    Error::limit(format!(
-        "the query ran longer than {seconds} s; narrow its time frame or raise `query_timeout_seconds`"
-    ))
-}
-
-/// Returns the number of threads of a configuration.
-pub(crate) fn threads(config: &Config) -> usize {
-    match usize::try_from(config.threads).unwrap_or(1) {
-        0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
-        threads => threads,
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
 use super::places::{Owner, Place};
+use crate::config::Config;
 use crate::error::Result;
 use crate::threads::{Priority, Threads};
 
@@ -85,6 +86,14 @@ impl ThreadLease {
     /// Returns the handle for spawning.
     pub(super) fn handle(&self) -> Result<Handle> {
         self.0.handle()
+    }
+}
+
+/// Returns the number of threads of a configuration.
+pub(crate) fn threads(config: &Config) -> usize {
+    match usize::try_from(config.threads).unwrap_or(1) {
+        0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
+        threads => threads,
     }
 }
 

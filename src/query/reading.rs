@@ -22,13 +22,15 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use super::memory::count_read;
 use crate::datafile::checked::CheckedReaderFactory;
 
+/// URL of the store in plans. It never leaves the process.
+pub(super) const STORE_URL: &str = "gatelog://table";
 /// Bytes to read from the end of a file for its footer. This is enough for most footers and saves a
 /// second request.
 pub(super) const FOOTER_BYTES: usize = 64 << 10;
 
 /// Returns the URL of the store in plans.
 pub(super) fn store_url() -> Result<ObjectStoreUrl> {
-    ObjectStoreUrl::parse(super::STORE_URL)
+    ObjectStoreUrl::parse(STORE_URL)
 }
 
 /// Factory of readers that share the cache of footers and count the bytes that they read.

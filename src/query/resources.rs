@@ -14,19 +14,17 @@ use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 
 use super::context::QueryContext;
+use super::failure::{OUT_OF_MEMORY, query_failed};
+use super::limits::Limits;
 use super::memory::MemoryBudget;
 use super::provider::Ordering;
 use super::spill::{Files, SpillSpace, StatementSpill};
 use super::weight::batch_bytes;
 use super::wide::Wide;
-use super::{Limits, query_failed};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
-/// Start of an error for lack of memory.
-pub(super) const OUT_OF_MEMORY: &str =
-    "the query needs more memory than `query_memory_bytes` allows";
 /// Maximum size of a batch with bodies, as a divisor of the memory of all queries.
 const WIDE_PART: u64 = 64;
 /// Bounds of that size, in bytes.

@@ -30,16 +30,17 @@ use super::failure::query_failed;
 use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
+use super::query_threads::threads;
+use super::reading::STORE_URL;
 use super::wide::{Wide, reads_messages};
 use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
-use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, withhold};
 use super::{
-    compact, context, correlated, distinct, fence, filter_names, filter_projections, frugal,
-    functions, in_lists, known, like, literal_sides, model, nearest, negated, plan_size, sanity,
-    security_barrier, sort_constants, sort_filters, statement,
+    compact, context, cooperative_joins, correlated, distinct, fence, filter_names,
+    filter_projections, frugal, functions, in_lists, known, like, literal_sides, model, nearest,
+    negated, plan_size, sanity, security_barrier, sort_constants, sort_filters, statement,
 };
-use super::{success, sum, tags, totals};
+use super::{success, sum, tags, totals, whole_order, withhold};
 use crate::catalog::Denied;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -48,6 +49,17 @@ use crate::store::Store;
 /// Name of the catalog and of its schema.
 const CATALOG: &str = "gatelog";
 const SCHEMA: &str = "public";
+
+/// A named query that SQL may use as a view.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedView {
+    /// Name of the view.
+    pub name: &'static str,
+    /// SQL text, without an order of rows: a view that sorts makes every query over it sort.
+    pub sql: &'static str,
+    /// Values of its parameters as a view.
+    pub params: ParamValues,
+}
 
 /// Tables and permissions of the statements of one session.
 #[derive(Debug)]

@@ -63,8 +63,8 @@ pub(super) enum Workaround {
 mod switch {
     use std::sync::LazyLock;
 
-    use super::{Result, Workaround};
-    use crate::error::Error;
+    use crate::error::{Error, Result};
+    use crate::query::workarounds::Workaround;
 
     const VARIABLE: &str = "GATELOG_TEST_WITHOUT";
 
@@ -119,7 +119,8 @@ mod switch {
 
 #[cfg(not(debug_assertions))]
 mod switch {
-    use super::{Result, Workaround};
+    use crate::error::Result;
+    use crate::query::workarounds::Workaround;
 
     pub(super) const fn is_off(_: Workaround) -> bool {
         false

@@ -4,9 +4,14 @@
 //! `updated_at`, and the latest version counts. So a table of feedback is append-only, as a table
 //! of logs is.
 
-use arrow::array::RecordBatch;
+use std::sync::{Arc, LazyLock};
 
-use super::{Column, Kind, Limit, Rows, batch, limits, read, rust_type};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use super::limits::Limit;
+use super::schema::{Column, Kind, batch_schema, rust_type};
+use super::{builders, limits, read};
 
 /// Lowest value of feedback.
 pub const LOWEST_VALUE: f64 = -10.0;
@@ -32,7 +37,7 @@ macro_rules! columns {
             pub retention_days: i32,
         }
 
-        batch::builder!(Feedback, FeedbackBuilder, Rows::Feedback; $($name: $kind;)*);
+        builders::builder!(Feedback, FeedbackBuilder, schema(); $($name: $kind;)*);
         limits::keep_limits!(Feedback; $($name: $limit;)*);
         read::reader!(Feedback; $($name: $kind;)*);
     };
@@ -51,4 +56,10 @@ columns! {
     user_id: Text, Id, "user who gave it: the `_user` of the metadata";
     source: Text, Name, "sender, such as `API`";
     metadata: Tags, Tags, "the caller's own keys and values";
+}
+
+/// Returns [`Rows::schema`](super::Rows::schema) of feedback.
+pub(super) fn schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| batch_schema(COLUMNS));
+    Arc::clone(&SCHEMA)
 }

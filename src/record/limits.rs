@@ -8,8 +8,9 @@
 
 use chrono::{DateTime, Datelike, Utc};
 
-use super::Message;
-use super::json::{FieldError, Reason};
+use super::json::field_error::FieldError;
+use super::json::reason::Reason;
+use super::message::Message;
 use crate::time;
 
 /// Maximum length of an id, in bytes of UTF-8.
@@ -217,7 +218,9 @@ macro_rules! keep_limits {
         impl $row {
             /// Applies the limits of all columns. Removes names, figures and metadata beyond their
             /// limits and returns their number, or refuses the row.
-            pub fn keep_limits(&mut self) -> Result<u64, crate::record::json::FieldError> {
+            pub fn keep_limits(
+                &mut self,
+            ) -> Result<u64, $crate::record::json::field_error::FieldError> {
                 let mut left_out = 0;
                 $(limits::Limited::keep(
                     &mut self.$name, stringify!($name), limits::Limit::$limit, &mut left_out,

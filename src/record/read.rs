@@ -1,11 +1,12 @@
-//! Reads rows out of Arrow batches: the inverse of the builders in `batch`.
+//! Reads rows out of Arrow batches: the inverse of the [builders](super::builders).
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch, StringViewArray};
 use arrow::compute::cast;
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
-use super::{Kind, Message};
+use super::message::Message;
+use super::schema::Kind;
 use crate::error::{Error, Result};
 
 /// A Rust value of one kind of column, read from the Arrow array of that kind.

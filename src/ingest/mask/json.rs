@@ -7,7 +7,8 @@
 use serde::de::IgnoredAny;
 
 use super::names::{in_headers, in_parameters};
-use super::{STARS, is_credentials, masked_url_text, quoted, scheme, secret};
+use super::secrets::{STARS, is_credentials, quoted, scheme, secret};
+use super::urls::masked_url_text;
 use crate::record::json::{unquote, value_end};
 
 /// Maximum depth of JSON in strings of JSON. Deeper text is masked whole.

@@ -12,18 +12,29 @@
 
 use std::borrow::Cow;
 
-use super::Call;
 use super::any::{Any, Attributes, find, held_json};
 use super::content::{self, Content};
 use super::export::{Origin, Span};
 use super::labels::{RUNTIME, is_label, resource_tag, tag};
 use super::object::Object;
 use super::others;
+use crate::ingest::context::Context;
 use crate::ingest::fields::{cut, time_of_nanos};
+use crate::ingest::mask;
 use crate::ingest::usage::{attributes as tokens, cents};
-use crate::ingest::{Context, mask};
 use crate::record::json::{Checks, FieldError, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
+
+/// The data of a call in one span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Record of the span, not yet completed.
+    pub record: Record,
+    /// True if log events add nothing to the record: the span states request and answer, or they
+    /// must not be kept. If false, the record is one part of several
+    /// ([`crate::parts::RecordPart::Fragment`]).
+    pub is_whole: bool,
+}
 
 /// Metadata.
 type Tags = [(String, String)];

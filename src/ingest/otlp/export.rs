@@ -10,11 +10,13 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::any::{self, Any, Attributes, DecodeBudget};
+use super::labels;
+use super::signal::{Encoding, Signal};
 use super::wire::{self, Value};
-use super::{Encoding, Signal, labels};
 use crate::ingest::fields::cut;
+use crate::ingest::limits::MAX_RECORDS;
+use crate::ingest::policy::Policy;
 use crate::ingest::usage::get;
-use crate::ingest::{MAX_RECORDS, Policy};
 use crate::record::MAX_TAGS;
 use crate::record::json::{
     FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string,
@@ -530,9 +532,16 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
     }
 }
 
+impl Signal {
+    /// Determines the signal of a request whose path does not name one.
+    pub fn detect(encoding: Encoding, bytes: &[u8]) -> Self {
+        if holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
+    }
+}
+
 /// Returns true if the request holds log records. Its first leaf decides, since the levels above
 /// are the same in protobuf.
-pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
+fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     if encoding == Encoding::Json {
         let text = str::from_utf8(bytes).map(finite).unwrap_or_default();
         return signal_of_json(&text) == Some(Signal::Logs);

@@ -3,7 +3,8 @@
 use super::any::{Any, Attributes};
 use super::figures;
 use crate::ingest::fields::cut;
-use crate::ingest::{Policy, mask};
+use crate::ingest::mask;
+use crate::ingest::policy::Policy;
 
 /// Attributes of a resource that are not stored, because command lines may contain keys.
 const NOT_KEPT: [&str; 3] = ["process.command", "process.command_args", "process.command_line"];

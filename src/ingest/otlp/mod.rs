@@ -17,118 +17,20 @@ mod messages;
 mod object;
 mod others;
 mod fragments;
+mod signal;
 mod wire;
 
-use crate::ingest::{Context, EXCERPTS_AT_ONCE, Rejection, seen};
+use crate::ingest::context::Context;
+use crate::ingest::excerpt::seen;
+use crate::ingest::limits::EXCERPTS_AT_ONCE;
+use crate::ingest::rejection::Rejection;
 use crate::record::Record;
 use crate::record::json::FieldError;
 
+pub use self::call::Call;
 use self::export::{Leaf, LogRecord, Span};
 use self::fragments::Fragments;
-
-/// Encoding of a request, and so of its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// `application/json`.
-    Json,
-    /// `application/x-protobuf`.
-    Protobuf,
-}
-
-/// Kind of data in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Spans.
-    Traces,
-    /// Log records.
-    Logs,
-    /// Metrics, which are not stored.
-    Metrics,
-}
-
-impl Encoding {
-    /// Returns the encoding that a content type names. For any other content type, or none, guesses
-    /// from the bytes.
-    pub fn detect(content_type: &str, bytes: &[u8]) -> Self {
-        let media_type =
-            content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match media_type.as_str() {
-            "application/json" => Self::Json,
-            "application/x-protobuf" | "application/protobuf" => Self::Protobuf,
-            // A protobuf request begins with the tag of its first field, a line feed, followed by a
-            // length.
-            _ => {
-                let text = bytes.trim_ascii();
-                let is_object = text.first() == Some(&b'{') && text.last() == Some(&b'}');
-                if is_object || text.is_empty() { Self::Json } else { Self::Protobuf }
-            }
-        }
-    }
-
-    /// Returns the content type.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Json => "application/json",
-            Self::Protobuf => "application/x-protobuf",
-        }
-    }
-}
-
-impl Signal {
-    /// Determines the signal of a request whose path does not name one.
-    pub fn detect(encoding: Encoding, bytes: &[u8]) -> Self {
-        if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
-    }
-
-    /// Returns the names of the three levels in JSON: as OTLP spells them, and as the protobuf
-    /// files do, which some writers keep.
-    fn json_names(self) -> [[&'static str; 2]; 3] {
-        match self {
-            Self::Traces => {
-                [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]]
-            }
-            Self::Logs => [
-                ["resourceLogs", "resource_logs"],
-                ["scopeLogs", "scope_logs"],
-                ["logRecords", "log_records"],
-            ],
-            Self::Metrics => [
-                ["resourceMetrics", "resource_metrics"],
-                ["scopeMetrics", "scope_metrics"],
-                ["metrics"; 2],
-            ],
-        }
-    }
-
-    /// Returns the end of the path for requests of the signal.
-    fn path(self) -> &'static str {
-        match self {
-            Self::Traces => "/v1/traces",
-            Self::Logs => "/v1/logs",
-            Self::Metrics => "/v1/metrics",
-        }
-    }
-
-    /// Returns the name of the count of rejected items.
-    fn rejected_name(self) -> &'static str {
-        match self {
-            Self::Traces => "rejectedSpans",
-            Self::Logs => "rejectedLogRecords",
-            Self::Metrics => "rejectedDataPoints",
-        }
-    }
-}
-
-/// The data of a call in one span.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Call {
-    /// Record of the span, not yet completed.
-    pub record: Record,
-    /// True if log events add nothing to the record: the span states request and answer, or they
-    /// must not be kept. If false, the record is one part of several
-    /// ([`crate::record_parts::RecordPart::Fragment`]).
-    pub is_whole: bool,
-}
+pub use self::signal::{Encoding, Signal};
 
 /// Reads the calls of a request, or fails if it is not an export request. Returns the number of
 /// ignored spans.

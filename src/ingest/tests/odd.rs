@@ -1,9 +1,12 @@
 //! Invalid values: each affects only itself, in every format.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::ingest::{control_plane, feedback};
+use crate::record::json::Reason;
 
 fn body(message: &Message) -> Value {
     serde_json::from_str(message.body.as_deref().unwrap_or("null")).unwrap()

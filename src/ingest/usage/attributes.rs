@@ -6,7 +6,7 @@
 //! than its whole.
 
 use super::shapes::{cached_parts, is_ambiguous};
-use super::{Billed, Parts, Tier, Usage};
+use super::tokens::{Billed, Parts, Tier, Usage};
 
 /// Names of the request's tokens.
 pub(crate) const REQUEST: [&str; 4] = [

@@ -1,7 +1,8 @@
 //! The arithmetic of each provider: the tokens that its counts include, and those that they leave
 //! out.
 
-use super::{Billed, Members, Parts, Tier, Usage, cents, count, get, inner, string};
+use super::members::{Members, cents, count, get, inner, string};
+use super::tokens::{Billed, Parts, Tier, Usage};
 use crate::record::json::{list, members};
 
 /// Reads usage in the formats of OpenAI and compatible providers, of Anthropic, and of Bedrock.

@@ -12,19 +12,18 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::field_error::FieldError;
+use super::reader::Reader;
+use super::reason::Reason;
 use super::text::Checks;
 use super::value::{self, Expected};
-use super::{FieldError, MAX_RECORD_BYTES, Reason};
 use crate::error::Error;
-use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
+use crate::record::columns::{COLUMNS, READERS, Record};
+use crate::record::message::Message;
+use crate::record::schema::{DATE, Kind, RETENTION_DAYS};
 
-/// Reader of a column.
-pub(crate) enum Reader {
-    /// Reads the raw text of the value.
-    Value(fn(&mut Record, &str) -> Result<(), Expected>),
-    /// Reads the value member by member, so that its bodies are scanned once.
-    Message(fn(&mut Record) -> &mut Message),
-}
+/// Maximum size of a record, in bytes of its JSON text.
+pub const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Parses one record in its JSON form.
 ///
@@ -68,7 +67,8 @@ pub(crate) fn too_large(limit: usize) -> FieldError {
     } else {
         format!("{limit} bytes")
     };
-    FieldError::silent("json", format!("a record of at most {limit} (`max_record_bytes`)")).because(Reason::TooLarge)
+    FieldError::silent("json", format!("a record of at most {limit} (`max_record_bytes`)"))
+        .because(Reason::TooLarge)
 }
 
 /// Returns the refusal of a text that is not a JSON object, without quoting the text.

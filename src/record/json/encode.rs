@@ -22,7 +22,8 @@ use super::decode::Part;
 use super::text::write_string;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
-use crate::record::{COLUMNS, DATE, Kind, RETENTION_DAYS, column};
+use crate::record::columns::{COLUMNS, column};
+use crate::record::schema::{DATE, Kind, RETENTION_DAYS};
 use crate::time;
 
 /// Encoder of batches as JSON lines.

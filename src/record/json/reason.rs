@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::FieldError;
 use crate::error::Error;
 
 /// Reason for a refusal.
@@ -121,29 +120,6 @@ pub struct Seen {
     pub workspace: Option<String>,
     /// Names of the fields, the refused one first. `None` if they must not or cannot be shown.
     pub excerpt: Option<String>,
-}
-
-impl FieldError {
-    /// Creates the refusal of a record without a required field.
-    pub(crate) fn missing(field: &str, expected: impl Into<String>) -> Self {
-        Self::silent(field, expected).because(Reason::Missing)
-    }
-
-    /// Creates the refusal of JSON that is nested deeper than [`super::MAX_DEPTH`].
-    pub(crate) fn too_deep(field: &str) -> Self {
-        Self::silent(field, format!("at most {} levels of nesting", super::MAX_DEPTH))
-            .because(Reason::TooDeep)
-    }
-
-    /// Sets the reason.
-    pub(crate) fn because(self, reason: Reason) -> Self {
-        Self { reason, ..self }
-    }
-
-    /// Sets the known facts about the record.
-    pub(crate) fn seen(self, seen: Seen) -> Self {
-        Self { seen: Some(Box::new(seen)), ..self }
-    }
 }
 
 #[cfg(test)]

@@ -231,7 +231,10 @@ fn nasty_texts_are_refused_or_read_but_never_panic() {
         "brackets in strings"
     );
     let large = format!(r#"{{"request":{{"body":"{}"}}}}"#, "x".repeat(MAX_RECORD_BYTES));
-    assert_eq!(parse(&large).unwrap_err().expected, "a record of at most 64 MiB (`max_record_bytes`)");
+    assert_eq!(
+        parse(&large).unwrap_err().expected,
+        "a record of at most 64 MiB (`max_record_bytes`)"
+    );
     let keys: String = (0..100_000).map(|key| format!("\"k{}\":\"v\",", key % 90_000)).collect();
     assert_eq!(
         parse(&format!(r#"{{"metadata":{{{keys}"z":"v"}}}}"#)).unwrap().metadata.len(),

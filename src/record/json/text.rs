@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::MAX_DEPTH;
+/// Maximum nesting of a body. Most JSON readers stop at 128 levels, and a record's line adds two.
+pub const MAX_DEPTH: usize = 120;
 
 const ONES: u64 = u64::MAX / 255;
 const HIGHS: u64 = ONES << 7;
