@@ -127,6 +127,9 @@ pub(super) fn session_in(
     session
 }
 
+/// Error of a statement that writes.
+const READ_ONLY: &str = "SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE";
+
 /// Parses a statement or view. Every one of them is parsed here.
 pub(super) fn parse(
     state: &SessionState,
@@ -144,6 +147,9 @@ pub(super) async fn start(
     is_frugal: bool,
 ) -> Result<Started> {
     let (mut statement, names) = parse(&session.state(), text).map_err(query_failed)?;
+    if !statement::only_reads(&statement) {
+        return Err(Error::invalid(READ_ONLY));
+    }
     success::cast(&mut statement, &params);
     around.register(session, &statement).await?;
     let plan = session.state().statement_to_plan(statement).await;
@@ -244,9 +250,7 @@ fn allowed(plan: &LogicalPlan, bound: bool) -> Result<()> {
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(plan)
-        .map_err(|_| {
-            Error::invalid("SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE")
-        })?;
+        .map_err(|_| Error::invalid(READ_ONLY))?;
     let telling = match plan {
         LogicalPlan::Analyze(_) => true,
         LogicalPlan::Explain(explain) => explain.verbose,

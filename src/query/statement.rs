@@ -44,6 +44,31 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
     Ok((statement, names))
 }
 
+/// Returns true for a query, EXPLAIN, SHOW or DESCRIBE. The planner would name the first other fault
+/// of a statement that writes.
+pub(super) fn only_reads(statement: &Statement) -> bool {
+    use datafusion::sql::sqlparser::ast::Statement as Tree;
+    match statement {
+        Statement::Explain(explain) => only_reads(&explain.statement),
+        Statement::Statement(tree) => matches!(
+            **tree,
+            Tree::Query(_)
+                | Tree::ExplainTable { .. }
+                | Tree::ShowCatalogs { .. }
+                | Tree::ShowColumns { .. }
+                | Tree::ShowCreate { .. }
+                | Tree::ShowDatabases { .. }
+                | Tree::ShowFunctions { .. }
+                | Tree::ShowSchemas { .. }
+                | Tree::ShowTables { .. }
+                | Tree::ShowVariable { .. }
+                | Tree::ShowVariables { .. }
+                | Tree::ShowViews { .. }
+        ),
+        _ => false,
+    }
+}
+
 /// Returns the statement to be explained, or else the statement itself.
 fn innermost(statement: &mut Statement) -> &mut Statement {
     match statement {

@@ -428,11 +428,36 @@ async fn names_that_do_not_exist_are_answered_with_the_nearest_ones() {
             "select l.model from logs as l",
             "there is no column `l.model`; nearest names: `mode`, `ai_model`",
         ),
+        (
+            "select \"gpt-4o\" from logs",
+            "there is no column `gpt-4o`; a text is written in single quotes: 'gpt-4o'",
+        ),
         ("select lenght(id) from logs", "there is no function `lenght`; nearest names: `length`"),
         ("select * from log", "there is no table `log`; nearest names: `logs`"),
     ] {
         let error = refused(&rig, statement).await;
         assert!(error.message().contains(text), "{error}");
         assert!(error.message().len() < 200, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_writes_is_refused_as_such_whatever_else_is_wrong_with_it() {
+    let rig = rig(&small()).await;
+    for statement in [
+        "insert into logs values (1)",
+        "copy logs to 'x'",
+        "copy logs to 'x' stored as parquet",
+        "begin",
+        "call f()",
+        "vacuum logs",
+        "explain insert into logs values (1)",
+        "delete from nowhere",
+        "create table x as select 1",
+        "set x = 1",
+        "prepare p as select 1",
+    ] {
+        let error = refused(&rig, statement).await;
+        assert!(error.message().starts_with("SQL here is read-only"), "{statement}: {error}");
     }
 }
