@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use serde_json::Value;
 
 use crate::engine::Params;
@@ -32,6 +33,24 @@ pub(crate) fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
     })
+}
+
+/// An empty query string. A route that changes something and takes all of its fields in the body
+/// refuses others: a `dry_run` that it ignored would be a change.
+pub(crate) struct NoFields;
+
+impl<S: Sync> FromRequestParts<S> for NoFields {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        match Fields::decode(parts.uri.query())?.0.into_keys().next() {
+            None => Ok(Self),
+            Some(name) => Err(Failure::invalid(format!(
+                "field `{}` is unknown; this route takes no fields in its URL",
+                clip(&name)
+            ))),
+        }
+    }
 }
 
 /// The fields of a query string, or of a form.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{and, cast, filter, is_not_null};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::functions_aggregate::count::count_udaf;
@@ -39,12 +39,43 @@ fn value_type(data_type: &DataType) -> &DataType {
     }
 }
 
+/// Returns true for a type with dictionaries in it, which the row format replaces by their values.
+fn holds_dictionary(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(..) => true,
+        DataType::Struct(fields) => fields.iter().any(|field| holds_dictionary(field.data_type())),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => holds_dictionary(item.data_type()),
+        _ => false,
+    }
+}
+
+/// Returns values of which equal ones have equal bits: 0 has one sign, and so has NaN.
+fn without_signs(values: ArrayRef) -> ArrayRef {
+    let one = |value: f64| if value.is_nan() { f64::NAN } else { value + 0.0 };
+    match values.data_type() {
+        DataType::Float64 => {
+            Arc::new(values.as_primitive::<Float64Type>().unary::<_, Float64Type>(one))
+        }
+        DataType::Float32 => {
+            let one = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };
+            Arc::new(values.as_primitive::<Float32Type>().unary::<_, Float32Type>(one))
+        }
+        _ => values,
+    }
+}
+
 /// Returns the type of the argument if its distinct values are counted here.
 fn distinct_type(args: &AccumulatorArgs<'_>) -> Option<DataType> {
     let [field] = args.expr_fields else { return None };
     let data_type = value_type(field.data_type());
     let is_ours = args.is_distinct
         && !data_type.is_integer()
+        && !holds_dictionary(data_type)
         && RowConverter::supports_fields(&[SortField::new(data_type.clone())]);
     is_ours.then(|| data_type.clone())
 }
@@ -237,7 +268,7 @@ impl GroupsAccumulator for DistinctCounts {
         total_num_groups: usize,
     ) -> Result<()> {
         self.counts.resize(total_num_groups, 0);
-        let values = cast(&values[0], &self.data_type)?;
+        let values = without_signs(cast(&values[0], &self.data_type)?);
         let counted = counted(&values, opt_filter)?;
         let rows = self.rows(&values)?;
         for at in counted.values().set_indices() {
@@ -291,7 +322,7 @@ impl GroupsAccumulator for DistinctCounts {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let values = cast(&values[0], &self.data_type)?;
+        let values = without_signs(cast(&values[0], &self.data_type)?);
         let counted = counted(&values, opt_filter)?;
         let lengths = counted.values().iter().map(usize::from);
         Ok(vec![self.lists(filter(&values, &counted)?, lengths)?])
@@ -309,7 +340,7 @@ impl GroupsAccumulator for DistinctCounts {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::StringViewArray;
+    use arrow::array::{Float64Array, StringViewArray};
     use datafusion::prelude::{SessionConfig, SessionContext};
 
     use super::*;
@@ -339,6 +370,9 @@ mod tests {
             "to_timestamp(x % 7)",
             "arrow_cast(x % 7, 'Date32')",
             "[x % 3, 1]",
+            "[arrow_cast('t' || (x % 3), 'Dictionary(Int32, Utf8)')]",
+            "named_struct('a', arrow_cast('t' || (x % 3), 'Dictionary(Int32, Utf8)'))",
+            "arrow_cast((x % 7) * 0.5, 'Float32')",
             "null",
         ];
         // Small batches make partial states, merges of them, and skipped partial sums.
@@ -359,6 +393,16 @@ mod tests {
                 assert_eq!(asked(true, config.clone(), &statement).await.unwrap(), theirs);
             }
         }
+    }
+
+    #[test]
+    fn zeros_of_both_signs_are_one_value() {
+        let mut counts = DistinctCounts::new(DataType::Float64).unwrap();
+        let values: ArrayRef =
+            Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN, 1.0]));
+        counts.update_batch(&[values], &[0; 5], None, 1).unwrap();
+        let counted = counts.evaluate(EmitTo::All).unwrap();
+        assert_eq!(counted.as_primitive::<arrow::datatypes::Int64Type>().values(), &[3]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod file_rows;
 mod file_statistics;
 mod frugal;
 mod functions;
+mod grouping_sets;
 mod in_lists;
 mod in_turn;
 mod known;
@@ -262,6 +263,7 @@ impl Queries {
         let means = (meter, Arc::clone(&granted.runtime));
         let planning = self.planning(query_context, text, params, limits, means);
         let running = Running::start(&self.running);
+        let work_threads = self.work.clone();
         let (schema_out, schema_in) = oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let task = AbortOnDropHandle::new(threads.spawn(async move {
@@ -316,7 +318,11 @@ impl Queries {
                 None => work.await,
             };
             if let Err(error) = ended {
-                let _ = out.send(Err(granted.explained(error))).await;
+                let error = Err(granted.explained(error));
+                // The place becomes free before a slow reader takes the last batches and the error.
+                work_threads.spawn(async move {
+                    let _ = out.send(error).await;
+                });
             }
         }));
         answer(

@@ -37,8 +37,9 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{
     compact, context, cooperative_joins, correlated, distinct, fence, filter_names,
-    filter_projections, frugal, functions, in_lists, known, like, literal_sides, model, nearest,
-    negated, plan_size, sanity, security_barrier, sort_constants, sort_filters, statement,
+    filter_projections, frugal, functions, grouping_sets, in_lists, known, like, literal_sides,
+    model, nearest, negated, plan_size, sanity, security_barrier, sort_constants, sort_filters,
+    statement,
 };
 use super::{success, sum, tags, totals, whole_order, withhold};
 use crate::catalog::Denied;
@@ -450,6 +451,9 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     }
     if !is_off(Workaround::WholeOrder) {
         rules.push(Arc::new(whole_order::WholeOrder));
+    }
+    if !is_off(Workaround::GroupingSets) {
+        grouping_sets::insert(&mut rules);
     }
     rules
 }

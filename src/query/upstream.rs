@@ -30,6 +30,11 @@ const fn case(workaround: &'static str, statement: &'static str, right: &'static
 
 const CASES: &[Case] = &[
     case(
+        "GroupingSets",
+        "select a, grouping(a) from t where a = 0 group by rollup(a) order by a nulls first",
+        "|1;0|0",
+    ),
+    case(
         "PostgresPrecedence::prec_value",
         "select count(*) from t where j['body'] ->> 'x' = 'a'",
         "2",

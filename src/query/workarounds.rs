@@ -57,6 +57,8 @@ pub(super) enum Workaround {
     FilterProjections,
     /// Constants in sort keys stay constants.
     SortConstants,
+    /// Nothing is known about the rows of grouping sets.
+    GroupingSets,
 }
 
 #[cfg(debug_assertions)]
@@ -93,6 +95,7 @@ mod switch {
         ("empty_concat", Workaround::EmptyConcat),
         ("filter_projections", Workaround::FilterProjections),
         ("sort_constants", Workaround::SortConstants),
+        ("grouping_sets", Workaround::GroupingSets),
     ];
 
     /// Workarounds that are switched off, or the first unknown name.

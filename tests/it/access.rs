@@ -382,6 +382,31 @@ async fn every_route_answers_every_kind_of_key_as_the_table_says() {
     bed.engine.close().await.unwrap();
 }
 
+/// A `dry_run` that a route ignored would be a change.
+#[tokio::test(flavor = "multi_thread")]
+async fn admin_routes_that_change_something_refuse_fields_that_they_do_not_know() {
+    let bed = Bed::new().await;
+    let before = bed.engine.catalog().state().document.clone();
+    let mut asked = 0;
+    for (method, path, body, ..) in table() {
+        if method == Method::GET || !path.starts_with("/v1/admin/") {
+            continue;
+        }
+        let path = path.replace("KEY", &id_of("acme logs.read"));
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{sign}dry_ran=true");
+        let told = bed.ask(Some("operator"), method.clone(), &path, body).await;
+        if told.status != StatusCode::NOT_FOUND {
+            let message = told.failure(StatusCode::BAD_REQUEST);
+            assert!(message.contains("`dry_ran` is unknown"), "{method} {path}: {message}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 8, "{asked}");
+    assert_eq!(bed.engine.catalog().state().document, before);
+    bed.engine.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_has_every_route_and_others_are_unknown() {
     let bed = Bed::new().await;

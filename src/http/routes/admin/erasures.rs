@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::http::answer::{Answer, answer, list as listed};
 use crate::http::body::read_object;
 use crate::http::error::Failure;
+use crate::http::input::NoFields;
 use crate::http::middleware::auth::Caller;
 use crate::http::organisation::{asked, within};
 
@@ -40,6 +41,7 @@ pub(crate) async fn list(
 /// `POST /v1/admin/erasures`.
 pub(crate) async fn create(
     Caller { app, access }: Caller,
+    _: NoFields,
     body: Body,
 ) -> Result<Answer<ErasureView>, Failure> {
     whole_organisation(&access)?;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::answer::{Answer, answer, list as listed};
 use crate::http::body::{read_object, text_or_number};
 use crate::http::error::Failure;
-use crate::http::input::{Id, id};
+use crate::http::input::{Id, NoFields, id};
 use crate::http::middleware::auth::Caller;
 use crate::http::organisation::{asked, within};
 use crate::time;
@@ -51,6 +51,7 @@ pub(crate) async fn list(
 /// `POST /v1/admin/keys`.
 pub(crate) async fn create(
     Caller { app, access }: Caller,
+    _: NoFields,
     body: Body,
 ) -> Result<Answer<CreatedKey>, Failure> {
     let now = app.engine.now();
@@ -70,6 +71,7 @@ pub(crate) async fn create(
 /// `DELETE /v1/admin/keys/{id}`: revokes a key.
 pub(crate) async fn revoke(
     Caller { app, access }: Caller,
+    _: NoFields,
     path: Id,
 ) -> Result<Answer<KeyView>, Failure> {
     let id = id(path)?;

@@ -12,7 +12,7 @@ use crate::engine::maintenance::Run;
 use crate::engine::{Job, Outcome};
 use crate::http::answer::{Answer, answer};
 use crate::http::error::Failure;
-use crate::http::input::{Fields, Id, id};
+use crate::http::input::{Fields, Id, NoFields, id};
 use crate::http::middleware::auth::Caller;
 use crate::http::state::App;
 use crate::nearest::{clip, hint};
@@ -76,6 +76,7 @@ pub(crate) async fn clock(State(app): State<Arc<App>>) -> Answer<ClockView> {
 /// `POST /v1/admin/clock`: confirms the time of the server's clock.
 pub(crate) async fn confirm_clock(
     Caller { app, access }: Caller,
+    _: NoFields,
 ) -> Result<Answer<ClockView>, Failure> {
     app.engine.check_access(&access)?;
     app.engine.confirm_clock().await;

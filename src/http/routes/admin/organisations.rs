@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::http::answer::{Answer, answer, list as listed};
 use crate::http::body::read_object;
 use crate::http::error::Failure;
-use crate::http::input::{Id, id};
+use crate::http::input::{Id, NoFields, id};
 use crate::http::middleware::auth::Caller;
 use crate::http::state::App;
 use crate::plan::Month;
@@ -66,6 +66,7 @@ pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
 /// `POST /v1/admin/organisations`.
 pub(crate) async fn create(
     Caller { app, access }: Caller,
+    _: NoFields,
     body: Body,
 ) -> Result<Answer<OrganisationUsage>, Failure> {
     let New { id, plan, name, retention_days, workspaces } = read_object(body, NEW_FIELDS).await?;
@@ -100,6 +101,7 @@ pub(crate) async fn show(
 /// `PATCH /v1/admin/organisations/{id}`.
 pub(crate) async fn change(
     Caller { app, access }: Caller,
+    _: NoFields,
     path: Id,
     body: Body,
 ) -> Result<Answer<OrganisationUsage>, Failure> {
@@ -135,6 +137,7 @@ pub(crate) async fn change(
 /// records are hidden. Their files are removed later.
 pub(crate) async fn delete(
     Caller { app, access }: Caller,
+    _: NoFields,
     path: Id,
 ) -> Result<Answer<OrganisationUsage>, Failure> {
     let id = id(path)?;

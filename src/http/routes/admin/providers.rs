@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::http::answer::{Answer, answer};
 use crate::http::body::read_object;
 use crate::http::error::Failure;
-use crate::http::input::{Id, id};
+use crate::http::input::{Id, NoFields, id};
 use crate::http::middleware::auth::Caller;
 use crate::http::organisation::{asked, one};
 use crate::http::state::App;
@@ -38,6 +38,7 @@ pub(crate) async fn list(
 /// `POST /v1/admin/archived-providers`: archives a provider. Archiving it again changes nothing.
 pub(crate) async fn archive(
     Caller { app, access }: Caller,
+    _: NoFields,
     body: Body,
 ) -> Result<Answer<Value>, Failure> {
     let New { provider, organisation } = read_object(body, FIELDS).await?;
