@@ -4,6 +4,10 @@
 //! write is acknowledged soon, however much work there is. Bodies and answers of many bytes, whose
 //! senders do not wait for each single record, come after queries and flushes.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Result};
@@ -12,6 +16,9 @@ use crate::error::{Error, Result};
 /// stack for the smallest step; the length of a statement is limited so that this is enough. Only
 /// the used part takes memory.
 pub(crate) const STACK_BYTES: usize = 256 << 20;
+
+/// Time after which threads that still run are left to themselves.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Priority of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +71,23 @@ impl Threads {
 }
 
 impl Drop for Threads {
+    /// Ends the threads in the background. Dropping a runtime inside another one panics, and
+    /// `shutdown_background` detaches threads that are about to end: glibc then reads their stack,
+    /// which is unmapped at once if it is as large as these ([`STACK_BYTES`]). So a small thread
+    /// waits for them.
     fn drop(&mut self) {
-        // Dropping a runtime inside another one panics; this way it ends by itself.
-        if let Some(runtime) = self.0.take() {
+        let Some(runtime) = self.0.take() else { return };
+        let runtime = Arc::new(Mutex::new(Some(runtime)));
+        let waiting = Arc::clone(&runtime);
+        let wait = move || {
+            let ended = waiting.lock().take();
+            if let Some(runtime) = ended {
+                runtime.shutdown_timeout(MAX_WAIT);
+            }
+        };
+        if std::thread::Builder::new().name("gatelog-end".to_owned()).spawn(wait).is_err()
+            && let Some(runtime) = runtime.lock().take()
+        {
             runtime.shutdown_background();
         }
     }

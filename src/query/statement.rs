@@ -6,8 +6,8 @@ use datafusion::common::{not_impl_datafusion_err, plan_datafusion_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Query, Select, SetExpr, SetOperator, SetQuantifier, Value, VisitMut,
-    VisitorMut,
+    CastKind, DataType, Expr, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    Statement as Tree, Value, VisitMut, VisitorMut,
 };
 
 use super::casts;
@@ -44,27 +44,31 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
     Ok((statement, names))
 }
 
-/// Returns true for a query, EXPLAIN, SHOW or DESCRIBE. The planner would name the first other fault
-/// of a statement that writes.
+/// Returns true for a query, EXPLAIN, SHOW or DESCRIBE. Of a statement that writes, the planner
+/// would name the first other fault.
 pub(super) fn only_reads(statement: &Statement) -> bool {
-    use datafusion::sql::sqlparser::ast::Statement as Tree;
     match statement {
         Statement::Explain(explain) => only_reads(&explain.statement),
-        Statement::Statement(tree) => matches!(
-            **tree,
-            Tree::Query(_)
-                | Tree::ExplainTable { .. }
-                | Tree::ShowCatalogs { .. }
-                | Tree::ShowColumns { .. }
-                | Tree::ShowCreate { .. }
-                | Tree::ShowDatabases { .. }
-                | Tree::ShowFunctions { .. }
-                | Tree::ShowSchemas { .. }
-                | Tree::ShowTables { .. }
-                | Tree::ShowVariable { .. }
-                | Tree::ShowVariables { .. }
-                | Tree::ShowViews { .. }
-        ),
+        Statement::Statement(tree) => tree_only_reads(tree),
+        _ => false,
+    }
+}
+
+fn tree_only_reads(tree: &Tree) -> bool {
+    match tree {
+        Tree::Explain { statement, .. } => tree_only_reads(statement),
+        Tree::Query(_)
+        | Tree::ExplainTable { .. }
+        | Tree::ShowCatalogs { .. }
+        | Tree::ShowColumns { .. }
+        | Tree::ShowCreate { .. }
+        | Tree::ShowDatabases { .. }
+        | Tree::ShowFunctions { .. }
+        | Tree::ShowSchemas { .. }
+        | Tree::ShowTables { .. }
+        | Tree::ShowVariable { .. }
+        | Tree::ShowVariables { .. }
+        | Tree::ShowViews { .. } => true,
         _ => false,
     }
 }
