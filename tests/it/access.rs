@@ -386,7 +386,14 @@ async fn every_route_answers_every_kind_of_key_as_the_table_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn admin_routes_that_change_something_refuse_fields_that_they_do_not_know() {
     let bed = Bed::new().await;
-    let before = bed.engine.catalog().state().document.clone();
+    // Without what maintenance writes meanwhile.
+    let kept = || {
+        let mut document = bed.engine.catalog().state().document.clone();
+        document.change = String::new();
+        document.organisations.values_mut().for_each(|organisation| organisation.moving.clear());
+        document
+    };
+    let before = kept();
     let mut asked = 0;
     for (method, path, body, ..) in table() {
         if method == Method::GET || !path.starts_with("/v1/admin/") {
@@ -403,7 +410,7 @@ async fn admin_routes_that_change_something_refuse_fields_that_they_do_not_know(
         }
     }
     assert!(asked > 8, "{asked}");
-    assert_eq!(bed.engine.catalog().state().document, before);
+    assert_eq!(kept(), before);
     bed.engine.close().await.unwrap();
 }
 
