@@ -31,7 +31,9 @@ def test_writers_statements_and_exports_pass_in_a_container_of_256_mb(tmp_path):
     assert told.returncode == 0, told.stderr
     cells = dict(line.strip("| ").split(" | ") for line in told.stdout.splitlines() if not line.startswith("|---"))
     assert cells["end"] != "killed", told.stdout
-    assert cells["writers"] == "32 passed", told.stdout
+    # What finds no room is sent again, and passes in the end.
+    assert cells["writers"].split(", ")[0] == "32 passed", told.stdout
+    assert "broken off" not in cells["writers"], told.stdout
     # A statement may also be refused, or end in the middle when it meets its limit of memory.
     for name in [*bench().STATEMENTS, "export"]:
         assert cells[name].split(", ")[0].endswith("passed"), (name, told.stdout)
