@@ -26,7 +26,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::memory;
-use super::without_expressions::without_expressions;
+use super::without_expressions::{one_input, without_expressions};
 
 /// Bytes of buffers beyond twice the text of a column that are not worth a copy.
 const MAX_SLACK: usize = 4 << 10;
@@ -157,6 +157,12 @@ struct CompactExec {
     counts: bool,
 }
 
+impl CompactExec {
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self { input, counts: self.counts }
+    }
+}
+
 impl DisplayAs for CompactExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CompactExec")
@@ -172,28 +178,11 @@ impl ExecutionPlan for CompactExec {
         self.input.properties()
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
     }
 
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) => Ok(Arc::new(Self { input, counts: self.counts })),
-            None => Ok(self),
-        }
-    }
+    one_input!();
 
     without_expressions!();
 

@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
 
-use super::without_expressions::without_expressions;
+use super::without_expressions::{one_input, without_expressions};
 use super::wrapped_rule::PhysicalRule;
 
 /// Inserts the rule before those that use properties of the rows.
@@ -82,6 +82,12 @@ impl UnknownOrderExec {
     }
 }
 
+impl UnknownOrderExec {
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self::new(input)
+    }
+}
+
 impl DisplayAs for UnknownOrderExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UnknownOrderExec")
@@ -97,28 +103,11 @@ impl ExecutionPlan for UnknownOrderExec {
         &self.properties
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![false]
     }
 
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) => Ok(Arc::new(Self::new(input))),
-            None => Ok(self),
-        }
-    }
+    one_input!();
 
     without_expressions!();
 

@@ -20,7 +20,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use super::without_expressions::without_expressions;
+use super::without_expressions::{one_input, without_expressions};
 
 /// The step: a single partition.
 #[derive(Clone, Debug)]
@@ -43,6 +43,12 @@ impl InTurnExec {
     }
 }
 
+impl InTurnExec {
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self::new(input)
+    }
+}
+
 impl DisplayAs for InTurnExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("InTurnExec")
@@ -58,28 +64,11 @@ impl ExecutionPlan for InTurnExec {
         &self.properties
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![false]
     }
 
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) => Ok(Arc::new(Self::new(input))),
-            None => Ok(self),
-        }
-    }
+    one_input!();
 
     without_expressions!();
 

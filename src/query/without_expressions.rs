@@ -22,3 +22,29 @@ macro_rules! without_expressions {
     };
 }
 pub(super) use without_expressions;
+
+/// Implements the methods of `ExecutionPlan` about the children of a step with the field `input`,
+/// which `with_input` replaces.
+macro_rules! one_input {
+    () => {
+        fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+            vec![&self.input]
+        }
+
+        fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+            vec![false]
+        }
+
+        fn replace_children(
+            self: Arc<Self>,
+            mut children: Vec<Arc<dyn ExecutionPlan>>,
+            _: ReplaceChildrenOptions,
+        ) -> Result<Arc<dyn ExecutionPlan>> {
+            match children.pop() {
+                Some(input) => Ok(Arc::new(self.with_input(input))),
+                None => Ok(self),
+            }
+        }
+    };
+}
+pub(super) use one_input;
